@@ -1,0 +1,244 @@
+"""Checkpoints of a run, and exported models.
+
+A run keeps the last and the best state (Orbax), with the data position and the
+time spent, and goes on from the last. A model that leaves the run is one
+safetensors file: its variables, and in the header how it is built.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any, Self
+
+import jax
+import numpy as np
+import orbax.checkpoint.experimental.v1 as ocp
+from flax import traverse_util
+from safetensors import numpy as safetensors_numpy
+from safetensors import safe_open, SafetensorError
+
+from common.array_types import PyTree, Variables
+from common.train_state import TrainState
+
+Progress = dict[str, Any]
+
+
+class Checkpoints:
+  """The checkpoints of one run folder; a context manager."""
+
+  def __init__(
+    self, workdir: str | pathlib.Path, *, best_metric: str | None = None
+  ):
+    """Opens `workdir`/checkpoints, and makes it if need be.
+
+    Args:
+      workdir: the run folder.
+      best_metric: name of the evaluation score whose maximum is kept beside
+        the last state; None keeps the last alone.
+    """
+    policies = ocp.training.preservation_policies
+    kept: list[Any] = [policies.LatestN(1)]
+    if best_metric:
+      kept.append(
+        policies.BestN(
+          n=1,
+          get_metric_fn=lambda scores: scores[best_metric],
+          keep_checkpoints_without_metrics=False,
+        )
+      )
+    self._best_metric = best_metric
+    self._checkpointer = ocp.training.Checkpointer(
+      pathlib.Path(workdir).absolute() / 'checkpoints',
+      preservation_policy=policies.AnyPreservationPolicy(kept),
+      cleanup_tmp_directories=True,
+    )
+
+  def __enter__(self) -> Self:
+    """The manager itself."""
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    """Waits for the last save."""
+    self._checkpointer.close()
+
+  @property
+  def last_step(self) -> int | None:
+    """Step of the last checkpoint, or None."""
+    latest = self._checkpointer.latest
+    return None if latest is None else latest.step
+
+  @property
+  def best_step(self) -> int | None:
+    """Step of the checkpoint with the best score, or None."""
+    scored = [c for c in self._checkpointer.checkpoints if c.metrics]
+    if not scored or self._best_metric is None:
+      return None
+    return max(scored, key=lambda c: c.metrics[self._best_metric]).step
+
+  def save(
+    self,
+    step: int,
+    state: TrainState,
+    progress: Progress,
+    scores: Mapping[str, float] | None = None,
+  ) -> None:
+    """Saves in the background; a save that is under way is waited for.
+
+    Args:
+      step: steps done.
+      state: state of the run.
+      progress: nested dict of numbers: data position, time, last scores.
+      scores: evaluation scores of this state, if it was evaluated.
+    """
+    self._checkpointer.save_checkpointables_async(
+      step,
+      {'state': state, 'progress': progress},
+      metrics=dict(scores) if scores else None,
+      force=True,
+    )
+
+  def restore(
+    self, like: TrainState, step: int | None = None
+  ) -> tuple[TrainState, Progress]:
+    """Reads a checkpoint back, onto the devices of `like`.
+
+    Args:
+      like: a state of the same structure, shapes and shardings.
+      step: which one; the last by default.
+
+    Returns:
+      The state and the progress.
+
+    Raises:
+      ValueError: the checkpoint is of another model or optimiser; the message
+        names the parameters that differ.
+    """
+    metadata = self._checkpointer.checkpointables_metadata(step).metadata
+    _require_same_tree(
+      _shapes(metadata['state']),
+      _shapes(jax.eval_shape(lambda: _raw_keys(like))),
+      str(self._checkpointer.directory),
+    )
+    abstract = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+      like,
+    )
+    loaded = self._checkpointer.load_checkpointables(
+      step, {'state': abstract, 'progress': None}
+    )
+    return loaded['state'], loaded['progress']
+
+
+def export_model(
+  path: str | pathlib.Path, variables: Variables, description: Mapping[str, Any]
+) -> None:
+  """Writes a model's variables and description to one safetensors file.
+
+  Args:
+    path: the file; its folder must exist. It is replaced as a whole or not at
+      all.
+    variables: as from `Module.init`.
+    description: what builds the model again, JSON-able: the arguments of
+      `create`, normalisation, scores.
+  """
+  path = pathlib.Path(path)
+  flat = traverse_util.flatten_dict(jax.device_get(dict(variables)), sep='/')
+  arrays = {k: np.ascontiguousarray(v) for k, v in flat.items()}
+  data = safetensors_numpy.save(
+    arrays, metadata={'description': json.dumps(dict(description))}
+  )
+  partial = path.with_name(path.name + '.partial')
+  partial.write_bytes(data)
+  os.replace(partial, path)
+
+
+def load_model(
+  path: str | pathlib.Path,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Reads a file that `export_model` wrote.
+
+  Args:
+    path: the file.
+
+  Returns:
+    Variables (nested dicts of NumPy arrays) and the description.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: not a safetensors file, cut off, or not one of ours.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f'model file {path} is not there')
+  try:
+    with safe_open(str(path), framework='np') as file:
+      metadata = file.metadata() or {}
+      flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+  except SafetensorError as error:
+    raise ValueError(
+      f'{path} is not a whole safetensors file: {error}'
+    ) from error
+  if 'description' not in metadata:
+    raise ValueError(
+      f'{path} has no description of a model: it was not exported by this '
+      'library (convert published weights first)'
+    )
+  variables = traverse_util.unflatten_dict(flat, sep='/')
+  return variables, json.loads(metadata['description'])
+
+
+def require_same_variables(
+  variables: Variables, expected: Variables, source: str
+) -> None:
+  """Raises ValueError, naming what differs, unless shapes and names agree.
+
+  Args:
+    variables: loaded variables.
+    expected: variables of the model, or their `jax.eval_shape`.
+    source: where the loaded ones are from, for the message.
+  """
+  _require_same_tree(_shapes(variables), _shapes(expected), source)
+
+
+def _raw_keys(tree: PyTree) -> PyTree:
+  """Random keys as they are stored: as their uint32 data."""
+  return jax.tree.map(
+    lambda x: (
+      jax.random.key_data(x)
+      if jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)
+      else x
+    ),
+    tree,
+  )
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+  leaves = jax.tree_util.tree_leaves_with_path(
+    tree, is_leaf=lambda x: hasattr(x, 'shape')
+  )
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.shape)
+    for path, leaf in leaves
+  }
+
+
+def _require_same_tree(
+  found: Mapping[str, tuple[int, ...]],
+  expected: Mapping[str, tuple[int, ...]],
+  source: str,
+) -> None:
+  missing = sorted(expected.keys() - found.keys())
+  surplus = sorted(found.keys() - expected.keys())
+  reshaped = [
+    f'{name} has shape {list(found[name])}, expected {list(shape)}'
+    for name, shape in sorted(expected.items())
+    if name in found and found[name] != shape
+  ]
+  problems = [f'{name} is missing' for name in missing]
+  problems += [f'{name} is not part of the model' for name in surplus]
+  problems += reshaped
+  if problems:
+    shown = '; '.join(problems[:5])
+    more = f'; and {len(problems) - 5} more' if len(problems) > 5 else ''
+    raise ValueError(f'{source} is of another model: {shown}{more}')

@@ -1,0 +1,129 @@
+"""Config files: loading, overriding, and what to say of a mistyped key."""
+
+import difflib
+import importlib.util
+import json
+import pathlib
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+from absl import app, logging
+
+_OVERRIDE = re.compile(r'--?config\.([\w.]+)')
+_CONFIG_FILE = 'config.json'
+
+
+def load(
+  path: str, overrides: Mapping[str, Any] | None = None
+) -> ml_collections.ConfigDict:
+  """Loads a config file, as `--config` does on the command line.
+
+  Args:
+    path: a Python file with `get_config(arg)`, and after a colon the argument:
+      'configs/rsd/digits.py:smoke'.
+    overrides: values by dotted name, as {'optimizer.learning_rate': 0.1}.
+
+  Returns:
+    The locked config.
+
+  Raises:
+    FileNotFoundError: no such file.
+    KeyError: an override names no field; the message lists those there are.
+    ValueError: the file has no `get_config`.
+  """
+  file, _, argument = path.partition(':')
+  if not pathlib.Path(file).is_file():
+    raise FileNotFoundError(f'config file {file} is not there')
+  spec = importlib.util.spec_from_file_location('_config', file)
+  assert spec is not None and spec.loader is not None, file
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if not hasattr(module, 'get_config'):
+    raise ValueError(f'config file {file} has no function get_config(arg)')
+  config = module.get_config(argument)
+  for name in overrides or {}:
+    require_field(config, name)
+  config.update_from_flattened_dict(dict(overrides or {}))
+  return config.lock()
+
+
+def require_field(config: ml_collections.ConfigDict, name: str) -> None:
+  """Raises KeyError, with the valid names, unless a dotted name is there."""
+  block: Any = config
+  parts = name.split('.')
+  for depth, part in enumerate(parts):
+    if not isinstance(block, ml_collections.ConfigDict) or part not in block:
+      where = '.'.join(['config', *parts[:depth]])
+      if not isinstance(block, ml_collections.ConfigDict):
+        raise KeyError(f'{where} is a value, it has no field {part!r}')
+      valid = sorted(block.keys())
+      close = difflib.get_close_matches(part, valid, n=1)
+      hint = f' (did you mean {close[0]!r}?)' if close else ''
+      raise KeyError(
+        f'{where} has no field {part!r}{hint}; its fields are '
+        f'{", ".join(valid)}'
+      )
+    block = block[part]
+
+
+def parse_flags(arguments: Sequence[str]) -> list[str]:
+  """Parses flags for `app.run`, with one clear line for a wrong config.
+
+  Args:
+    arguments: the command line, `sys.argv`.
+
+  Returns:
+    The arguments that are not flags.
+  """
+  try:
+    path = _value_of_config_flag(arguments)
+    if path is not None:
+      config = load(path)
+      for argument in arguments[1:]:
+        match = _OVERRIDE.match(argument)
+        if match:
+          require_field(config, match[1])
+  except (FileNotFoundError, KeyError, ValueError) as error:
+    sys.exit(f'error: {error.args[0]}')
+  return app.parse_flags_with_usage(arguments)
+
+
+def write(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Writes the resolved config into the run folder, naming what has changed.
+
+  Args:
+    config: the config of the run.
+    workdir: the run folder; it is made if need be.
+  """
+  workdir.mkdir(parents=True, exist_ok=True)
+  path = workdir / _CONFIG_FILE
+  new = json.loads(config.to_json_best_effort())
+  if path.exists():
+    old = _flatten(json.loads(path.read_text()))
+    for name, value in _flatten(new).items():
+      if old.get(name) != value:
+        logging.warning('config.%s was %r, now %r', name, old.get(name), value)
+  path.write_text(json.dumps(new, indent=2) + '\n')
+
+
+def _value_of_config_flag(arguments: Sequence[str]) -> str | None:
+  for argument, following in zip(
+    arguments[1:], [*arguments[2:], ''], strict=True
+  ):
+    flag, equals, value = argument.lstrip('-').partition('=')
+    if argument.startswith('-') and flag == 'config':
+      return value if equals else following
+  return None
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  flat: dict[str, Any] = {}
+  for name, value in tree.items():
+    if isinstance(value, Mapping):
+      flat |= _flatten(value, f'{prefix}{name}.')
+    else:
+      flat[prefix + name] = value
+  return flat

@@ -1,0 +1,140 @@
+"""Meshes, collectives, and one way to run a step on many devices.
+
+A *step* is a function `step(state, batch, *constants)` that sees one device's
+share of the batch, takes means over the axis `AXIS_NAME`, and returns values
+that are the same on every device. `map_step` runs it on a mesh.
+
+A step that differentiates takes the mean over devices twice: of the loss inside
+the function that it differentiates, and of the gradients. Without the first,
+`shard_map` sums the gradients of replicated parameters over devices while the
+loss looks right.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from common.array_types import PyTree
+
+AXIS_NAME = 'batch'
+PARALLELISMS = ('shard_map', 'pmap')
+
+
+def pmean(tree: PyTree, axis_name: str | None) -> PyTree:
+  """Mean of every leaf over the devices of `axis_name`; None leaves it be."""
+  return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+
+def psum(tree: PyTree, axis_name: str | None) -> PyTree:
+  """Sum of every leaf over the devices of `axis_name`; None leaves it be."""
+  return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+
+
+def device_key(rng: jax.Array, axis_name: str | None) -> jax.Array:
+  """A key that differs between the devices of `axis_name`."""
+  if axis_name is None:
+    return rng
+  return jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """One axis, `AXIS_NAME`, over `devices` (all of them by default)."""
+  chosen = np.asarray(jax.devices() if devices is None else devices)
+  return Mesh(chosen, (AXIS_NAME,))
+
+
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+  """Puts the same value on every device of the mesh."""
+  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def require_divisible(batch_size: int, mesh: Mesh) -> None:
+  """Raises ValueError unless the global batch splits evenly over devices."""
+  if batch_size % mesh.size:
+    raise ValueError(
+      f'batch_size {batch_size} must be a multiple of the {mesh.size} devices'
+    )
+
+
+def shard_batch(
+  batch: PyTree, mesh: Mesh, parallelism: str = 'shard_map'
+) -> PyTree:
+  """Lays this process's rows of a batch out for `map_step`.
+
+  Args:
+    batch: NumPy arrays [local batch, ...], this process's share of the rows.
+    mesh: from `make_mesh`.
+    parallelism: 'shard_map' or 'pmap'.
+
+  Returns:
+    Global arrays [batch, ...] sharded over the mesh ('shard_map'), or host
+    arrays [local devices, rows, ...] ('pmap').
+  """
+  if parallelism == 'pmap':
+    devices = len(mesh.local_devices)
+    return jax.tree.map(
+      lambda x: np.reshape(x, (devices, len(x) // devices, *x.shape[1:])), batch
+    )
+  sharding = NamedSharding(mesh, PartitionSpec(AXIS_NAME))
+  return jax.tree.map(
+    lambda x: jax.make_array_from_process_local_data(sharding, x), batch
+  )
+
+
+def map_step(
+  step: Callable[..., Any],
+  mesh: Mesh,
+  *,
+  parallelism: str = 'shard_map',
+  donate_state: bool = False,
+) -> Callable[..., Any]:
+  """Compiles a per-device step for all devices of a mesh.
+
+  Args:
+    step: `step(state, batch, *constants)` as the module docstring describes.
+    mesh: from `make_mesh`.
+    parallelism: 'shard_map' or 'pmap'.
+    donate_state: reuse the memory of `state` for the result ('shard_map' only;
+      pmap keeps a broadcast argument).
+
+  Returns:
+    A function of the state, a batch from `shard_batch` and the constants, with
+    the same results as the step.
+
+  Raises:
+    ValueError: unknown parallelism.
+  """
+  if parallelism == 'pmap':
+
+    @functools.cache
+    def pmapped(constants: int) -> Callable[..., Any]:
+      return jax.pmap(
+        step,
+        axis_name=AXIS_NAME,
+        in_axes=(None, 0, *(None,) * constants),
+        out_axes=None,
+        devices=list(mesh.devices.flat),
+      )
+
+    return lambda state, batch, *constants: pmapped(len(constants))(
+      state, batch, *constants
+    )
+  if parallelism != 'shard_map':
+    raise ValueError(
+      f'parallelism {parallelism!r} must be one of {", ".join(PARALLELISMS)}'
+    )
+
+  def mapped(state: PyTree, batch: PyTree, *constants: PyTree) -> Any:
+    everywhere, split = PartitionSpec(), PartitionSpec(AXIS_NAME)
+    return jax.shard_map(
+      step,
+      mesh=mesh,
+      in_specs=(everywhere, split, *(everywhere,) * len(constants)),
+      out_specs=everywhere,
+    )(state, batch, *constants)
+
+  return jax.jit(mapped, donate_argnums=(0,) if donate_state else ())

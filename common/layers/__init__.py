@@ -1,0 +1,16 @@
+"""Layers that more than one method uses."""
+
+from common.layers.attention import SelfAttention
+from common.layers.batch_norm import BatchNorm
+from common.layers.drop_path import DropPath
+from common.layers.initializers import fan_in_uniform, uniform_within
+from common.layers.mlp import Mlp
+
+__all__ = [
+  'BatchNorm',
+  'DropPath',
+  'Mlp',
+  'SelfAttention',
+  'fan_in_uniform',
+  'uniform_within',
+]

@@ -1,0 +1,158 @@
+"""Learning-rate schedules and optimisers of the published recipes."""
+
+from collections.abc import Collection
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from common.array_types import ArrayLike, PyTree
+
+SCHEDULES = ('constant', 'cosine', 'step')
+OPTIMIZERS = ('sgd', 'adamw', 'lamb')
+
+
+def learning_rate_schedule(
+  kind: str,
+  *,
+  learning_rate: float,
+  num_steps: int,
+  warmup_steps: int = 0,
+  warmup_learning_rate: float = 0.0,
+  final_learning_rate: float = 0.0,
+  decay_steps: int = 0,
+  decay_rate: float = 0.1,
+  hold_steps: int = 1,
+) -> optax.Schedule:
+  """Linear warm-up, then constant, cosine or stepwise decay.
+
+  The decay runs over all of `num_steps`: warm-up hides its beginning and does
+  not shift it (the convention of timm).
+
+  Args:
+    kind: 'constant', 'cosine' or 'step'.
+    learning_rate: the base rate.
+    num_steps: length of the run.
+    warmup_steps: length of the warm-up; 0 for none.
+    warmup_learning_rate: rate of the first warm-up step.
+    final_learning_rate: rate that the cosine ends at.
+    decay_steps: steps between two drops of 'step'.
+    decay_rate: factor of each drop.
+    hold_steps: the rate changes only every so many steps: the steps of an
+      epoch give the published schedules, 1 a smooth one.
+
+  Returns:
+    A function of the step, for optax.
+
+  Raises:
+    ValueError: unknown kind, or lengths that are out of range.
+
+  Source: timm 0.6.5 schedulers, which the published recipes use.
+  """
+  if kind not in SCHEDULES:
+    raise ValueError(f'schedule {kind!r} must be one of {", ".join(SCHEDULES)}')
+  if kind == 'step' and decay_steps < 1:
+    raise ValueError(f"decay_steps {decay_steps} of 'step' must be positive")
+  if hold_steps < 1 or num_steps < 1 or warmup_steps < 0:
+    raise ValueError(
+      f'hold_steps {hold_steps} and num_steps {num_steps} must be positive, '
+      f'warmup_steps {warmup_steps} not negative'
+    )
+
+  def schedule(count: ArrayLike) -> jax.Array:
+    step = jnp.asarray(count) // hold_steps * hold_steps
+    if kind == 'cosine':
+      # (1 + cos x) / 2 = sin^2((pi - x) / 2), without the cancellation.
+      remaining = jnp.maximum(num_steps - step, 0) / num_steps
+      wave = jnp.square(jnp.sin(0.5 * jnp.pi * remaining))
+      span = learning_rate - final_learning_rate
+      rate = final_learning_rate + span * wave
+    elif kind == 'step':
+      rate = learning_rate * decay_rate ** (step // decay_steps)
+    else:
+      rate = jnp.full((), learning_rate)
+    slope = (learning_rate - warmup_learning_rate) / max(warmup_steps, 1)
+    warmup = warmup_learning_rate + step * slope
+    return jnp.where(step < warmup_steps, warmup, rate)
+
+  return schedule
+
+
+def weight_decay_mask(
+  params: PyTree, *, decayed_vectors: Collection[str] = ()
+) -> PyTree:
+  """Marks the parameters that weight decay applies to.
+
+  Those of two or more axes that are not biases, as in timm; class tokens,
+  position embeddings and relative position tables are among them.
+
+  Args:
+    params: parameters of a module.
+    decayed_vectors: last names of one-axis parameters that are decayed too,
+      because the published program stores them with more axes.
+
+  Returns:
+    The same tree with a bool per parameter.
+  """
+
+  def is_decayed(path: tuple[Any, ...], x: jax.Array) -> bool:
+    name = path[-1].key
+    return name in decayed_vectors or (x.ndim >= 2 and name != 'bias')
+
+  return jax.tree_util.tree_map_with_path(is_decayed, params)
+
+
+def make_optimizer(
+  name: str,
+  *,
+  learning_rate: optax.ScalarOrSchedule,
+  weight_decay: float = 0.0,
+  momentum: float = 0.9,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  epsilon: float = 1e-8,
+  clip_norm: float | None = None,
+  decayed_vectors: Collection[str] = (),
+) -> optax.GradientTransformation:
+  """An optimiser of the published recipes, as an optax chain.
+
+  Args:
+    name: 'sgd' (Nesterov momentum, decay added to the gradient), 'adamw'
+      (decoupled decay) or 'lamb' (decay in the update, trust ratio for the
+      decayed parameters only).
+    learning_rate: a number or an optax schedule.
+    weight_decay: factor, >= 0.
+    momentum: of 'sgd'.
+    b1: decay of the first moment of 'adamw' and 'lamb'.
+    b2: decay of the second moment.
+    epsilon: added to the root of the second moment; LAMB publishes 1e-6.
+    clip_norm: limit of the global gradient norm over all parameters together;
+      None for no limit.
+    decayed_vectors: see `weight_decay_mask`.
+
+  Returns:
+    An optax gradient transformation.
+
+  Raises:
+    ValueError: unknown name.
+
+  Source: timm 0.6.5 optimisers, which the published recipes use.
+  """
+
+  def mask(params: PyTree) -> PyTree:
+    return weight_decay_mask(params, decayed_vectors=decayed_vectors)
+
+  decay = optax.add_decayed_weights(weight_decay, mask)
+  moments = optax.scale_by_adam(b1, b2, epsilon)
+  chains = {
+    'sgd': (decay, optax.trace(momentum, nesterov=True)),
+    'adamw': (moments, decay),
+    'lamb': (moments, decay, optax.masked(optax.scale_by_trust_ratio(), mask)),
+  }
+  if name not in chains:
+    raise ValueError(f'optimizer {name!r} must be one of {", ".join(chains)}')
+  clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+  return optax.chain(
+    *clip, *chains[name], optax.scale_by_learning_rate(learning_rate)
+  )

@@ -1,0 +1,77 @@
+"""All that a training step reads and writes."""
+
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from common.array_types import Array, PyTree
+
+
+class TrainState(struct.PyTreeNode):
+  """State of a training run: arrays only, so it maps, donates and saves.
+
+  Attributes:
+    step: int32 scalar, updates done so far.
+    params: trained variables, one entry per module of the method.
+    model_state: the other variable collections (`batch_stats`, memory banks),
+      under the same entries as `params`.
+    opt_state: of the optimiser.
+    rng: key from which each step derives its own by `fold_in(rng, step)`.
+    ema: running average of one module's variables, or None.
+  """
+
+  step: Array
+  params: PyTree
+  model_state: PyTree
+  opt_state: optax.OptState
+  rng: Array
+  ema: PyTree | None
+
+  @classmethod
+  def create(
+    cls,
+    *,
+    params: PyTree,
+    model_state: PyTree,
+    tx: optax.GradientTransformation,
+    rng: Array,
+    ema: PyTree | None = None,
+  ) -> Self:
+    """A state before its first step."""
+    return cls(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      model_state=model_state,
+      opt_state=tx.init(params),
+      rng=rng,
+      ema=ema,
+    )
+
+  def apply_gradients(
+    self,
+    gradients: PyTree,
+    model_state: PyTree,
+    tx: optax.GradientTransformation,
+  ) -> Self:
+    """The state after one optimiser update."""
+    updates, opt_state = tx.update(gradients, self.opt_state, self.params)
+    return self.replace(
+      step=self.step + 1,
+      params=optax.apply_updates(self.params, updates),
+      model_state=model_state,
+      opt_state=opt_state,
+    )
+
+
+def collections_of(variables: dict[str, Any]) -> tuple[PyTree, PyTree]:
+  """Splits the result of `Module.init` into params and the rest."""
+  rest = {k: v for k, v in variables.items() if k != 'params'}
+  return variables.get('params', {}), rest
+
+
+def moving_average(average: PyTree, new: PyTree, *, decay: float) -> PyTree:
+  """`decay * average + (1 - decay) * new`, leaf by leaf."""
+  return jax.tree.map(lambda a, n: decay * a + (1 - decay) * n, average, new)

@@ -1,0 +1,106 @@
+"""The loop of every trainer: step, measure, evaluate, save."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+
+from common.array_types import Batch
+from common.checkpoints import Checkpoints, Progress
+from common.metric_writers import MetricWriter
+from common.progress import Chrono
+from common.train_state import TrainState
+
+StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
+
+
+def run(
+  state: TrainState,
+  *,
+  step_fn: StepFunction,
+  batches: Iterable[Batch],
+  evaluate: Callable[[TrainState], dict[str, float]],
+  chrono: Chrono,
+  writer: MetricWriter,
+  checkpoints: Checkpoints,
+  first_step: int,
+  num_steps: int,
+  log_every_steps: int,
+  eval_every_steps: int,
+  save_every_steps: int,
+) -> tuple[TrainState, dict[str, float]]:
+  """Trains from `first_step` to `num_steps`.
+
+  Args:
+    state: state after `first_step` steps.
+    step_fn: one update; its metrics are scalars on the device.
+    batches: endless, from the batch after `first_step` on.
+    evaluate: scores of a state.
+    chrono: the clock of the run.
+    writer: gets the metrics.
+    checkpoints: gets the states; one is saved every `save_every_steps`, at
+      every evaluation (so that the best one is there) and at the end.
+    first_step: steps done before.
+    num_steps: steps to have done at the end.
+    log_every_steps: interval of the console and metrics lines, which are means
+      over the interval.
+    eval_every_steps: interval of evaluations; there is one at the end too.
+    save_every_steps: interval of checkpoints.
+
+  Returns:
+    The last state and its scores.
+
+  Raises:
+    FloatingPointError: a metric is not finite; names it and the steps.
+  """
+  scores: dict[str, float] = {}
+  pending: list[dict[str, Any]] = []
+  stream = iter(batches)
+  for step in range(first_step + 1, num_steps + 1):
+    state, metrics = step_fn(state, next(stream))
+    if pending:
+      # At most two steps are under way, so batches do not pile up in memory.
+      jax.block_until_ready(pending[-1])
+    pending.append(metrics)
+
+    last = step == num_steps
+    evaluating = last or step % eval_every_steps == 0
+    saving = evaluating or step % save_every_steps == 0
+    if last or step % log_every_steps == 0:
+      means = _finite_means(pending, step)
+      writer.write(step, means | chrono.measure(step))
+      pending = []
+    elif saving:
+      _finite_means(pending, step)  # A broken state must not be saved.
+    if saving:
+      with chrono.paused():
+        if evaluating:
+          scores = evaluate(state)
+          writer.write(step, scores)
+        progress = _progress(step, chrono, scores)
+        checkpoints.save(step, state, progress, scores if evaluating else None)
+  return state, scores
+
+
+def _progress(
+  step: int, chrono: Chrono, scores: Mapping[str, float]
+) -> Progress:
+  return {
+    'data_position': step,
+    'seconds': chrono.seconds,
+    'scores': dict(scores),
+  }
+
+
+def _finite_means(pending: list[dict[str, Any]], step: int) -> dict[str, float]:
+  """Means over steps; an error that names what is not finite, and where."""
+  fetched = jax.device_get(pending)
+  for offset, metrics in enumerate(fetched, start=step - len(fetched) + 1):
+    for name, value in metrics.items():
+      if not math.isfinite(value):
+        raise FloatingPointError(f'{name} is {value} at step {offset}')
+  names = fetched[0].keys() if fetched else ()
+  return {
+    name: sum(float(m[name]) for m in fetched) / len(fetched) for name in names
+  }

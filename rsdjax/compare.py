@@ -1,0 +1,175 @@
+"""Compares methods on equal terms, over several seeds.
+
+`python -m rsdjax.compare --config FILE --workdir FOLDER --methods none,rsd
+--seeds 0,1,2` trains one teacher and then a student per method and seed. For
+one seed, every method has the same initial student, data order and number of
+steps. The folder gets a table, a figure and all runs; a stopped comparison
+goes on where it was.
+"""
+
+import dataclasses
+import json
+import pathlib
+import statistics
+from collections.abc import Sequence
+
+import ml_collections
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from common import compilation_cache, configuration
+from common.metric_writers import read_metrics
+from rsdjax import train
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'Config file, with its argument after a colon.'
+)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the comparison.')
+_METHODS = flags.DEFINE_list(
+  'methods', 'none,kd,rsd', "Values of config.distiller.name; 'none' is scratch."
+)
+_SEEDS = flags.DEFINE_list('seeds', '0,1,2', 'Seeds, one run each per method.')
+
+_SCORE = 'test_top1'
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """What the runs of a comparison scored.
+
+  Attributes:
+    teacher: test top-1 of the teacher at its last step, a fraction.
+    curves: by method, one list of (step, test top-1) per seed.
+  """
+
+  teacher: float
+  curves: dict[str, list[list[tuple[int, float]]]]
+
+  def last(self, method: str) -> list[float]:
+    """Score of each seed at the last step."""
+    return [curve[-1][1] for curve in self.curves[method]]
+
+  def table(self) -> str:
+    """Mean and sample deviation over seeds, in Markdown."""
+    lines = [
+      '| method | top-1 at the last step, % | deviation | seeds |',
+      '|---|---|---|---|',
+      f'| teacher | {100 * self.teacher:.2f} | | 1 |',
+    ]
+    for method in self.curves:
+      last = [100 * score for score in self.last(method)]
+      spread = f'{statistics.stdev(last):.2f}' if len(last) > 1 else ''
+      name = 'scratch' if method == 'none' else method
+      lines.append(
+        f'| {name} | {statistics.mean(last):.2f} | {spread} | {len(last)} |'
+      )
+    return '\n'.join(lines)
+
+
+def compare(
+  config: ml_collections.ConfigDict,
+  workdir: str | pathlib.Path,
+  *,
+  methods: Sequence[str],
+  seeds: Sequence[int],
+) -> Comparison:
+  """Runs every method with every seed, and collects the scores.
+
+  Args:
+    config: of one run; its method and seed are replaced. Its teacher is
+      trained once, with the config's own seed, unless it names a checkpoint.
+    workdir: gets `teacher/`, `METHOD_seedN/`, `comparison.json`, `table.md` and
+      `curves.png`.
+    methods: values of `config.distiller.name`.
+    seeds: at least one.
+
+  Returns:
+    The scores.
+
+  Raises:
+    ValueError: as `train.train_and_evaluate`.
+  """
+  workdir = pathlib.Path(workdir)
+  checkpoint = config.teacher.checkpoint
+  if not checkpoint:
+    checkpoint = str(train.train_teacher(config, workdir))
+  _, _, teacher_scores = train.load_network(checkpoint)
+  curves: dict[str, list[list[tuple[int, float]]]] = {m: [] for m in methods}
+  for seed in seeds:
+    for method in methods:
+      run = config.copy_and_resolve_references()
+      run.update_from_flattened_dict(
+        {
+          'seed': seed,
+          'distiller.name': method,
+          'teacher.checkpoint': checkpoint,
+        }
+      )
+      folder = workdir / f'{method}_seed{seed}'
+      logging.info('%s with seed %d', method, seed)
+      train.train_and_evaluate(run, folder)
+      curve = [
+        (int(line['step']), line[_SCORE])
+        for line in read_metrics(folder)
+        if _SCORE in line
+      ]
+      curves[method].append(curve)
+  comparison = Comparison(teacher_scores[_SCORE], curves)
+  (workdir / 'comparison.json').write_text(
+    json.dumps(dataclasses.asdict(comparison), indent=2) + '\n'
+  )
+  (workdir / 'table.md').write_text(comparison.table() + '\n')
+  plot(comparison, workdir / 'curves.png')
+  return comparison
+
+
+def plot(comparison: Comparison, path: pathlib.Path) -> None:
+  """Draws test top-1 over steps: the mean of the seeds, and their range."""
+  from matplotlib import figure  # Half a second of import, only for figures.
+
+  canvas = figure.Figure(figsize=(6, 4), layout='constrained')
+  axes = canvas.add_subplot()
+  for method, curves in comparison.curves.items():
+    steps = [step for step, _ in curves[0]]
+    scores = [[100 * score for _, score in curve] for curve in curves]
+    columns = list(zip(*scores, strict=True))
+    (line,) = axes.plot(
+      steps,
+      [statistics.mean(column) for column in columns],
+      label='scratch' if method == 'none' else method,
+    )
+    axes.fill_between(
+      steps,
+      [min(column) for column in columns],
+      [max(column) for column in columns],
+      alpha=0.2,
+      color=line.get_color(),
+    )
+  axes.axhline(
+    100 * comparison.teacher, color='gray', linestyle='--', label='teacher'
+  )
+  axes.set(xlabel='step', ylabel='test top-1, %')
+  axes.grid(alpha=0.3)
+  axes.legend()
+  canvas.savefig(path, dpi=150)
+
+
+def main(arguments: Sequence[str]) -> None:
+  """Runs `compare` on the flags and prints the table."""
+  if len(arguments) > 1:
+    raise app.UsageError(f'unexpected arguments: {" ".join(arguments[1:])}')
+  logging.set_verbosity(logging.INFO)
+  compilation_cache.enable()
+  comparison = compare(
+    _CONFIG.value,
+    _WORKDIR.value,
+    methods=_METHODS.value,
+    seeds=[int(seed) for seed in _SEEDS.value],
+  )
+  print(comparison.table())
+  print(f'curves: {_WORKDIR.value}/curves.png')
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['config', 'workdir'])
+  app.run(main, flags_parser=configuration.parse_flags)

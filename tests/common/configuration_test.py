@@ -1,0 +1,76 @@
+import logging
+
+import pytest
+
+from common import configuration
+
+FILE = """
+import ml_collections
+
+def get_config(arg=''):
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+  config.optimizer = ml_collections.ConfigDict(
+    dict(learning_rate=0.1, name='sgd')
+  )
+  config.small = arg == 'smoke'
+  return config.lock()
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+  path = tmp_path / 'config.py'
+  path.write_text(FILE)
+  return str(path)
+
+
+def test_argument_and_overrides(file):
+  config = configuration.load(
+    f'{file}:smoke', {'optimizer.learning_rate': 0.5, 'seed': 3}
+  )
+  assert config.small and config.seed == 3
+  assert config.optimizer.to_dict() == {'learning_rate': 0.5, 'name': 'sgd'}
+  assert config.is_locked
+
+
+@pytest.mark.parametrize(
+  ('name', 'message'),
+  [
+    (
+      'optimizer.learning_rte',
+      r"config.optimizer has no field 'learning_rte' \(did you mean "
+      r"'learning_rate'\?\); its fields are learning_rate, name",
+    ),
+    ('sead', "config has no field 'sead'"),
+    ('seed.x', "config.seed is a value, it has no field 'x'"),
+  ],
+)
+def test_a_mistyped_key_lists_the_fields(file, name, message):
+  with pytest.raises(KeyError, match=message):
+    configuration.load(file, {name: 1})
+  for form in (['--config', file], [f'--config={file}']):
+    with pytest.raises(SystemExit, match='error: ' + message):
+      configuration.parse_flags(['program', *form, f'--config.{name}=1'])
+
+
+def test_a_missing_file_is_named():
+  with pytest.raises(FileNotFoundError, match='absent.py is not there'):
+    configuration.load('absent.py')
+
+
+def test_a_file_without_get_config_is_named(tmp_path):
+  path = tmp_path / 'empty.py'
+  path.write_text('')
+  with pytest.raises(ValueError, match=r'empty.py has no function get_config'):
+    configuration.load(str(path))
+
+
+def test_the_written_config_names_changes(file, tmp_path, caplog):
+  configuration.write(configuration.load(file), tmp_path / 'run')
+  with caplog.at_level(logging.WARNING):
+    configuration.write(configuration.load(file), tmp_path / 'run')
+    assert not caplog.messages
+    changed = configuration.load(file, {'optimizer.learning_rate': 0.5})
+    configuration.write(changed, tmp_path / 'run')
+  assert caplog.messages == ['config.optimizer.learning_rate was 0.1, now 0.5']
