@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import json
+import logging
 import pathlib
 import re
 import sys
@@ -10,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
-from absl import app, logging
+from absl import app
+
+_LOGGER = logging.getLogger(__name__)
 
 _OVERRIDE = re.compile(r'--?config\.([\w.]+)')
 _CONFIG_FILE = 'config.json'
@@ -105,7 +108,7 @@ def write(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     old = _flatten(json.loads(path.read_text()))
     for name, value in _flatten(new).items():
       if old.get(name) != value:
-        logging.warning('config.%s was %r, now %r', name, old.get(name), value)
+        _LOGGER.warning('config.%s was %r, now %r', name, old.get(name), value)
   path.write_text(json.dumps(new, indent=2) + '\n')
 
 

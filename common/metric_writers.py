@@ -1,13 +1,15 @@
-"""Where numbers go while a run is under way: console, JSON lines, TensorBoard."""
+"""Where the numbers of a run go: console, JSON lines, TensorBoard."""
 
 import json
+import logging
 import pathlib
 from collections.abc import Mapping
 
 import jax
-from absl import logging
 
 from common import progress
+
+_LOGGER = logging.getLogger(__name__)
 
 METRICS_FILE = 'metrics.jsonl'
 
@@ -54,7 +56,8 @@ class MetricWriter:
     """Writes one set of named numbers for a step."""
     if not self._active:
       return
-    values = {name: float(value) for name, value in scalars.items()}
+    loss_first = sorted(scalars, key=lambda name: name != 'loss')
+    values = {name: float(scalars[name]) for name in loss_first}
     with self._path.open('a') as file:
       file.write(json.dumps({'step': step, **values}) + '\n')
     if self._summaries is not None:
@@ -65,7 +68,7 @@ class MetricWriter:
     shown += [f'{name} {value:.4g}' for name, value in values.items()]
     if eta is not None:
       shown.append(f'ETA {progress.format_seconds(eta)}')
-    logging.info('%s', ' | '.join(shown))
+    _LOGGER.info('%s', ' | '.join(shown))
 
   def close(self) -> None:
     """Writes out what is left in buffers."""

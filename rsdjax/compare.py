@@ -9,26 +9,20 @@ goes on where it was.
 
 import dataclasses
 import json
+import logging
 import pathlib
 import statistics
 from collections.abc import Sequence
 
 import ml_collections
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
-from common import compilation_cache, configuration
+from common import compilation_cache, configuration, console
 from common.metric_writers import read_metrics
 from rsdjax import train
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Config file, with its argument after a colon.'
-)
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the comparison.')
-_METHODS = flags.DEFINE_list(
-  'methods', 'none,kd,rsd', "Values of config.distiller.name; 'none' is scratch."
-)
-_SEEDS = flags.DEFINE_list('seeds', '0,1,2', 'Seeds, one run each per method.')
+_LOGGER = logging.getLogger(__name__)
 
 _SCORE = 'test_top1'
 
@@ -106,7 +100,7 @@ def compare(
         }
       )
       folder = workdir / f'{method}_seed{seed}'
-      logging.info('%s with seed %d', method, seed)
+      _LOGGER.info('%s with seed %d', method, seed)
       train.train_and_evaluate(run, folder)
       curve = [
         (int(line['step']), line[_SCORE])
@@ -158,18 +152,24 @@ def main(arguments: Sequence[str]) -> None:
   """Runs `compare` on the flags and prints the table."""
   if len(arguments) > 1:
     raise app.UsageError(f'unexpected arguments: {" ".join(arguments[1:])}')
-  logging.set_verbosity(logging.INFO)
+  console.configure()
   compilation_cache.enable()
   comparison = compare(
-    _CONFIG.value,
-    _WORKDIR.value,
-    methods=_METHODS.value,
-    seeds=[int(seed) for seed in _SEEDS.value],
+    flags.FLAGS.config,
+    flags.FLAGS.workdir,
+    methods=flags.FLAGS.methods,
+    seeds=[int(seed) for seed in flags.FLAGS.seeds],
   )
   print(comparison.table())
-  print(f'curves: {_WORKDIR.value}/curves.png')
+  print(f'curves: {flags.FLAGS.workdir}/curves.png')
 
 
 if __name__ == '__main__':
+  config_flags.DEFINE_config_file(
+    'config', None, 'Config file, with its argument after a colon.'
+  )
+  flags.DEFINE_string('workdir', None, 'Folder of the comparison.')
+  flags.DEFINE_list('methods', 'none,kd,rsd', 'Values of distiller.name.')
+  flags.DEFINE_list('seeds', '0,1,2', 'Seeds, one run each per method.')
   flags.mark_flags_as_required(['config', 'workdir'])
   app.run(main, flags_parser=configuration.parse_flags)

@@ -1,8 +1,9 @@
 """Training of a student, alone or from a teacher."""
 
 import functools
+import logging
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
-from absl import logging
 from jax.sharding import Mesh
 
 from common import (
@@ -30,6 +30,7 @@ from common.checkpoints import (
   require_same_variables,
 )
 from common.data import datasets, pipeline
+from common.data.sources import Numbered
 from common.metric_writers import MetricWriter
 from common.progress import Chrono
 from common.train_state import TrainState
@@ -37,6 +38,8 @@ from rsdjax import distillers, losses, models
 
 # Affine vectors of ResMLP, which the published program stores with three axes
 # and therefore decays.
+
+_LOGGER = logging.getLogger(__name__)
 DECAYED_VECTORS = ('alpha', 'beta')
 MODEL_FILE = 'model.safetensors'
 
@@ -73,15 +76,15 @@ def make_train_step(
   """
 
   def losses_of(
-    params: PyTree, state: TrainState, batch: Batch, taught: PyTree
+    params: PyTree, state: TrainState, batch: Batch, taught: PyTree, rng: Array
   ) -> tuple[dict[str, Array], PyTree]:
-    rng = jax.random.fold_in(state.rng, state.step)
+    rng_dropout, rng_negatives = jax.random.split(rng)
     output, student_state = student.apply(
       {'params': params['student'], **state.model_state['student']},
       image_ops.normalize(batch['image'], mean=mean, std=std),
       train=True,
       features=True,
-      rngs={'dropout': distributed.device_key(rng, axis_name)},
+      rngs={'dropout': rng_dropout},
       mutable=list(state.model_state['student']),
     )
     # Mixed labels come smoothed from the input pipeline.
@@ -98,8 +101,9 @@ def make_train_step(
         {'params': params['distiller'], **state.model_state['distiller']},
         output,
         taught,
-        batch['label'],
+        batch,
         train=True,
+        rngs={'negatives': rng_negatives},
         mutable=list(state.model_state['distiller']),
       )
       terms |= distilled
@@ -116,10 +120,13 @@ def make_train_step(
         teacher_variables, images, train=False, features=True
       )
 
+    rng = jax.random.fold_in(state.rng, state.step)
+    rng = distributed.device_key(rng, axis_name)
+
     def loss_fn(params: PyTree) -> tuple[Array, tuple[Any, PyTree]]:
-      local = losses_of(params, state, batch, taught)
-      terms, model_state = distributed.pmean(local, axis_name)
-      return terms['loss'], (terms, model_state)
+      terms, model_state = losses_of(params, state, batch, taught, rng)
+      terms = distributed.pmean(terms, axis_name)
+      return terms['loss'], (terms, average_statistics(model_state, axis_name))
 
     gradients, (terms, model_state) = jax.grad(loss_fn, has_aux=True)(
       state.params
@@ -132,12 +139,35 @@ def make_train_step(
       )
       state = state.replace(ema=average)
     norms = {
-      'gradient_norm': optax.global_norm(gradients),
-      'parameter_norm': optax.global_norm(state.params),
+      'gradient_norm': optax.tree.norm(gradients),
+      'parameter_norm': optax.tree.norm(state.params),
     }
     return state, terms | norms
 
   return step
+
+
+def average_statistics(model_state: PyTree, axis_name: str | None) -> PyTree:
+  """Means over devices of BatchNorm's running statistics.
+
+  Other collections (memory banks) are the same on all devices already.
+
+  Args:
+    model_state: collections by module.
+    axis_name: device axis; None leaves all as it is.
+
+  Returns:
+    The same tree.
+  """
+  return {
+    module: {
+      name: distributed.pmean(collection, axis_name)
+      if name == 'batch_stats'
+      else collection
+      for name, collection in collections.items()
+    }
+    for module, collections in model_state.items()
+  }
 
 
 def make_eval_step(
@@ -220,8 +250,8 @@ def create_train_state(
         )
         for m, v in ((student, variables), (teacher, teacher_variables))
       ]
-      labels = jnp.zeros((len(images),), jnp.int32)
-      head = distiller.init(rng_distiller, *outputs, labels, train=True)
+      batch = {'label': jnp.zeros((len(images),), jnp.int32)}
+      head = distiller.init(rng_distiller, *outputs, batch, train=True)
     params, model_state = {}, {}
     for part, of_part in (('student', variables), ('distiller', head)):
       collections = train_state.collections_of(of_part)
@@ -285,10 +315,18 @@ def train_and_evaluate(
     'num_classes': dataset.num_classes,
     'image_size': config.data.image_size,
   }
-  statistics = distillers.axis_of(config.train.batch_norm)
-  student = models.create(**description, axis_name=statistics)
-  distiller = distillers.create(**config.distiller.to_dict())
-  tx, schedule = _make_optimizer(config)
+  distillers.require_statistics(config.train.batch_norm)
+  over_devices = config.train.batch_norm == 'global'
+  student = models.create(
+    **description, axis_name=distributed.AXIS_NAME if over_devices else None
+  )
+  distiller = distillers.create(
+    **config.distiller.to_dict(),
+    student_prefix_tokens=student.prefix_tokens,
+    teacher_prefix_tokens=teacher.prefix_tokens if teacher else 0,
+    train_labels=lambda: dataset.train.labels,
+  )
+  tx = make_optimizer(config.optimizer, num_steps=config.train.num_steps)
   state = create_train_state(
     jax.random.key(config.seed),
     student,
@@ -301,7 +339,7 @@ def train_and_evaluate(
   )
   state = distributed.replicate(state, mesh)
   count = sum(x.size for x in jax.tree.leaves(state.params['student']))
-  logging.info(
+  _LOGGER.info(
     '%s: %d parameters, %d devices, in %s',
     config.model.name,
     count,
@@ -357,18 +395,20 @@ def train_and_evaluate(
       state, progress = checkpoints.restore(state)
       first_step = int(progress['data_position'])
       seconds, scores = float(progress['seconds']), progress['scores']
-      logging.info('continuing from step %d', first_step)
+      _LOGGER.info('continuing from step %d', first_step)
 
     # Loop
     if first_step < config.train.num_steps:
       batches = pipeline.train_iterator(
-        dataset.train,
+        Numbered(dataset.train) if distiller.needs_index else dataset.train,
         dataset.train_transform,
         batch_size=batch_size,
         seed=config.seed,
         start_step=first_step,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        batch_transform=dataset.batch_transform,
+        device_count=mesh.size,
         num_workers=config.train.data_workers,
       )
       state, scores = training_loop.run(
@@ -509,16 +549,28 @@ def train_teacher(
   return workdir / 'teacher' / MODEL_FILE
 
 
-def _make_optimizer(
-  config: ml_collections.ConfigDict,
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-  options: dict[str, Any] = config.optimizer.to_dict()
+def make_optimizer(
+  block: ml_collections.ConfigDict, *, num_steps: int
+) -> optax.GradientTransformation:
+  """Builds the optimiser of a config.
+
+  Args:
+    block: `optimizer` of a config: the arguments of `optimizers.make_optimizer`
+      and, as `schedule`, those of `optimizers.learning_rate_schedule`.
+    num_steps: length of the run.
+
+  Returns:
+    For student and distiller together.
+
+  Raises:
+    ValueError: a name or length is wrong.
+  """
+  options: dict[str, Any] = block.to_dict()
   schedule = optimizers.learning_rate_schedule(
     **options.pop('schedule'),
     learning_rate=options.pop('learning_rate'),
-    num_steps=config.train.num_steps,
+    num_steps=num_steps,
   )
-  tx = optimizers.make_optimizer(
+  return optimizers.make_optimizer(
     **options, learning_rate=schedule, decayed_vectors=DECAYED_VECTORS
   )
-  return tx, schedule

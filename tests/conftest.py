@@ -17,6 +17,10 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_default_matmul_precision', 'highest')
 
 TESTS = pathlib.Path(__file__).resolve().parent
+# Programs that several tests, or several runs of the suite, compile alike.
+jax.config.update(
+  'jax_compilation_cache_dir', str(TESTS.parent / '.pytest_cache' / 'xla')
+)
 SHARED = TESTS.parents[1] / 'shared'
 
 Golden = dict[str, np.ndarray]

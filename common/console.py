@@ -1,0 +1,25 @@
+"""The lines that a command prints while it runs."""
+
+import logging
+
+import jax
+from absl import logging as absl_logging
+
+_PACKAGES = ('common', 'rsdjax', 'coic', 'trnr')
+
+
+def configure() -> None:
+  """Shows our own log lines on standard error, from process 0 alone.
+
+  Commands call this; a program that imports the library sets up `logging` as
+  it likes, and finds our loggers under the names of the packages.
+  """
+  absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax says much.
+  handler = logging.StreamHandler()
+  handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
+  level = logging.INFO if jax.process_index() == 0 else logging.ERROR
+  for package in _PACKAGES:
+    logger = logging.getLogger(package)
+    logger.setLevel(level)
+    logger.handlers = [handler]
+    logger.propagate = False
