@@ -129,6 +129,35 @@ class Checkpoints:
     )
     return loaded['state'], loaded['progress']
 
+  def read(self, which: str = 'last') -> TrainState:
+    """Reads a state without knowing its structure, as NumPy arrays.
+
+    Args:
+      which: 'last' or 'best'.
+
+    Returns:
+      The state; its optimiser state is of plain containers.
+
+    Raises:
+      FileNotFoundError: there is no checkpoint.
+      ValueError: neither 'last' nor 'best'.
+    """
+    if which not in ('last', 'best'):
+      raise ValueError(f"checkpoint {which!r} must be 'last' or 'best'")
+    step = self.last_step if which == 'last' else self.best_step
+    if step is None:
+      raise FileNotFoundError(
+        f'{self._checkpointer.directory} has no {which} checkpoint'
+      )
+    metadata = self._checkpointer.checkpointables_metadata(step).metadata
+    abstract = jax.tree.map(
+      lambda x: np.empty(x.shape, x.dtype),
+      metadata['state'],
+      is_leaf=lambda x: hasattr(x, 'shape'),
+    )
+    loaded = self._checkpointer.load_checkpointables(step, {'state': abstract})
+    return TrainState(**loaded['state'])
+
 
 def export_model(
   path: str | pathlib.Path, variables: Variables, description: Mapping[str, Any]

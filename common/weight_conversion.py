@@ -201,11 +201,11 @@ def write_tensors(path: str | pathlib.Path, tensors: Tensors) -> None:
 
 def _torch_name(path: str, rules: Rules) -> str:
   """Applies the first rule that fits the path, or the path less its leaf."""
-  path = path.split('/', 1)[1]  # Less the collection.
-  module, _, leaf = path.rpartition('/')
+  _, _, inside = path.partition('/')  # Of the collection.
+  module, _, leaf = inside.rpartition('/')
   for pattern, name in rules.items():
     regex = re.sub(r'\\{(\w+)\\}', r'(?P<\1>\\d+)', re.escape(pattern))
-    if match := re.fullmatch(regex, path):
+    if match := re.fullmatch(regex, inside):
       return _fill(name, match)
     if match := re.fullmatch(regex, module):
       return f'{_fill(name, match)}.{_LEAVES[leaf]}'
@@ -242,6 +242,10 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
   for key in ('state_dict', 'model'):
     if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
       loaded = loaded[key]
+  if not isinstance(loaded, Mapping) or not all(
+    isinstance(tensor, torch.Tensor) for tensor in loaded.values()
+  ):
+    raise ValueError(f'{path} holds other things than named tensors')
   tensors = {}
   for name, tensor in loaded.items():
     if tensor.dtype == torch.bfloat16:  # NumPy has no such type.

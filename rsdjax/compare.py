@@ -20,7 +20,7 @@ from ml_collections import config_flags
 
 from common import compilation_cache, configuration, console
 from common.metric_writers import read_metrics
-from rsdjax import train
+from rsdjax import experiment, train
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def compare(
   checkpoint = config.teacher.checkpoint
   if not checkpoint:
     checkpoint = str(train.train_teacher(config, workdir))
-  _, _, teacher_scores = train.load_network(checkpoint)
+  _, _, teacher_scores = experiment.load_network(checkpoint)
   curves: dict[str, list[list[tuple[int, float]]]] = {m: [] for m in methods}
   for seed in seeds:
     for method in methods:

@@ -21,7 +21,7 @@ from common import weight_conversion
 from common.array_types import Array, Variables
 from common.weight_conversion import Rules, Tensors
 from rsdjax import models
-from rsdjax.models.convnext import ConvNext
+from rsdjax.models.convnext import ConvNeXt
 from rsdjax.models.mixer import MlpMixer
 from rsdjax.models.mobilenet import MobileNetV2
 from rsdjax.models.resmlp import ResMlp
@@ -132,7 +132,7 @@ _RESMLP = {
 _RULES: Mapping[type[models.Network], Rules] = {
   ResNet: _RESNET,
   MobileNetV2: _MOBILENET,
-  ConvNext: _CONVNEXT,
+  ConvNeXt: _CONVNEXT,
   VisionTransformer: _VIT,
   SwinTransformer: _SWIN,
   MlpMixer: _MIXER,
@@ -233,8 +233,7 @@ def to_timm(
     ValueError: the network or the naming is unknown, or the variables are of
       another kind of network.
   """
-  models.create(name)
-  rules = _rules(models.names()[name].network, naming)
+  rules = _rules(type(models.create(name)), naming)
   return weight_conversion.to_torch(variables, rules)
 
 
@@ -268,21 +267,19 @@ def _resized_positions(
     if path.rpartition('/')[2] not in _POSITIONS or name not in tensors:
       continue
     found = np.asarray(tensors[name])
-    if found.shape == needed.shape or found.shape[-1] != needed.shape[-1]:
-      continue
-    prefix, grid = np.split(
-      found.reshape(-1, found.shape[-1]), [model.prefix_tokens]
-    )
-    old_side = math.isqrt(len(grid))
-    new_side = math.isqrt(needed.shape[-2] - model.prefix_tokens)
+    rows = found.reshape(-1, found.shape[-1])
+    prefix, grid = np.split(rows, [model.prefix_tokens])
+    side = math.isqrt(len(grid))
+    new_side = math.isqrt(needed.shape[-2] - len(prefix))
+    width = needed.shape[-1]
+    if found.shape == needed.shape or grid.shape != (side**2, width):
+      continue  # Nothing to do, or an error that `from_torch` reports.
     grid = jax.image.resize(
-      grid.reshape(old_side, old_side, -1),
-      (new_side, new_side, grid.shape[-1]),
-      'bicubic',
+      grid.reshape(side, side, width), (new_side, new_side, width), 'bicubic'
     )
-    rows = np.concatenate([prefix, np.reshape(grid, (-1, grid.shape[-1]))])
-    resized[name] = rows.reshape(needed.shape)
-    _logger.warning('%s: %s becomes %s', name, found.shape, needed.shape)
+    rows = np.concatenate([prefix, np.reshape(grid, (-1, width))])
+    resized[name] = rows.reshape(*found.shape[:-2], *rows.shape)
+    _logger.warning('%s: %s becomes %s', name, found.shape, resized[name].shape)
   return resized
 
 
@@ -326,6 +323,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
   )
   options = vars(parser.parse_args(arguments))
   source, target = options.pop('input'), options.pop('output')
+  if not target.endswith('.safetensors'):
+    parser.error(f'OUT {target} must end in .safetensors')
   name, naming = options.pop('model'), options.pop('to')
   try:
     tensors = weight_conversion.read_tensors(source)

@@ -18,7 +18,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   if arg not in ('', 'smoke'):
     raise ValueError(f"argument {arg!r} must be empty or 'smoke'")
   smoke = arg == 'smoke'
-  num_steps = 10 if smoke else 600
+  num_steps = 10 if smoke else 400
 
   config = ml_collections.ConfigDict()
   config.seed = 0
@@ -47,7 +47,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
 
   config.teacher = ml_collections.ConfigDict()
   config.teacher.checkpoint = ''
-  config.teacher.num_steps = num_steps
+  config.teacher.num_steps = 3 * num_steps // 2
   config.teacher.model = ml_collections.ConfigDict()
   config.teacher.model.name = 'resnet20'
   config.teacher.optimizer = ml_collections.ConfigDict()
@@ -81,6 +81,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.train.eval_every_steps = num_steps // 5
   config.train.save_every_steps = num_steps // 5
   config.train.parallelism = 'shard_map'
+  config.train.groups_per_device = 1
   config.train.batch_norm = 'per_device'
   config.train.ema_decay = ml_collections.config_dict.placeholder(float)
   config.train.data_workers = 0

@@ -84,6 +84,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.train.eval_every_steps = num_steps // 10
   config.train.save_every_steps = num_steps // 5
   config.train.parallelism = 'shard_map'
+  config.train.groups_per_device = 1
   config.train.batch_norm = 'per_device'
   config.train.ema_decay = ml_collections.config_dict.placeholder(float)
   config.train.data_workers = 0

@@ -1,42 +1,85 @@
-"""Every config resolves to networks, a distiller and an optimiser."""
+"""Every config, and every published pair, resolves to what it names."""
 
+import functools
+import importlib.util
 import pathlib
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from common import configuration, distributed
 from common.data import datasets
-from rsdjax import distillers, models, train
+from rsdjax import distillers, experiment, models
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / 'configs' / 'rsd').glob('*.py'))
 
 
-@pytest.mark.parametrize('variant', ['', ':smoke'])
-@pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
-def test_config_resolves(path, variant):
-  config = configuration.load(f'{path}{variant}')
+def _pairs(path):
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return getattr(module, 'PAIRS', ())
+
+
+CASES = [f'{p}:{v}' for p in CONFIGS for v in ('', 'smoke', *_pairs(p))]
+CASES += [f'{p}:{_pairs(p)[0]},smoke' for p in CONFIGS if _pairs(p)]
+
+
+@functools.cache
+def _abstract_variables(network, image_size):
+  images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
+  return jax.eval_shape(network.init, jax.random.key(0), images)
+
+
+@pytest.mark.parametrize('case', CASES, ids=lambda c: pathlib.Path(c).name)
+def test_config_resolves(case):
+  config = configuration.load(case)
   assert config.is_locked
   assert config.data.name in datasets.MOMENTS
+  assert config.data.augmentation in datasets.AUGMENTATIONS
+  assert config.train.parallelism in distributed.PARALLELISMS
   distillers.create(**config.distiller.to_dict())
   distillers.require_statistics(config.train.batch_norm)
-  assert config.train.parallelism in distributed.PARALLELISMS
   size = config.data.image_size
   for block, optimizer in (
     (config.model, config.optimizer),
     (config.teacher.model, config.teacher.optimizer),
   ):
     network = models.create(**block, num_classes=10, image_size=size)
-    variables = jax.eval_shape(
-      network.init, jax.random.key(0), jnp.zeros((1, size, size, 3))
-    )
-    tx = train.make_optimizer(optimizer, num_steps=config.train.num_steps)
-    jax.eval_shape(tx.init, variables['params'])
+    params = _abstract_variables(network, size)['params']
+    tx = experiment.make_optimizer(optimizer, num_steps=config.train.num_steps)
+    jax.eval_shape(tx.init, params)
+
+
+def test_all_published_pairs_are_there():
+  counts = {p.stem: len(set(_pairs(p))) for p in CONFIGS}
+  assert (counts['cifar100'], counts['imagenet']) == (12, 15)
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
 def test_unknown_argument_is_named(path):
-  with pytest.raises(ValueError, match="'small' must be empty or 'smoke'"):
+  with pytest.raises(ValueError, match="argument 'small' must be"):
     configuration.load(f'{path}:small')
+
+
+@pytest.mark.parametrize(
+  ('pair', 'rates'),
+  [
+    ('swin_tiny_patch4_window7_224->resnet18', 'lr_cifar_cnn'),
+    ('convnext_tiny->deit_tiny_patch16_224', 'lr_cifar_vit_mlp'),
+    ('swin_tiny_patch4_window7_224->resnet18', 'lr_imagenet_cnn'),
+    ('convnext_tiny->deit_tiny_patch16_224', 'lr_imagenet_vit_mlp'),
+  ],
+)
+def test_recipes_have_the_published_rates(pair, rates, golden):
+  expected = golden('rsd/recipe.npz')[rates]
+  name = 'cifar100' if 'cifar' in rates else 'imagenet'
+  config = configuration.load(f'{ROOT}/configs/rsd/{name}.py:{pair}')
+  epoch = config.optimizer.schedule.hold_steps
+  assert config.train.num_steps == len(expected) * epoch
+  schedule = experiment.make_schedule(config.optimizer, config.train.num_steps)
+  epochs = np.arange(len(expected))
+  actual = jax.vmap(schedule)(epochs * epoch + epoch // 2)
+  np.testing.assert_allclose(actual, expected, rtol=1e-6)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from matplotlib import image as matplotlib_image
 
-from common import checkpoints, configuration, metric_writers
-from rsdjax import compare, train
+from common import checkpoints, configuration, distributed, metric_writers
+from common.data import datasets
+from rsdjax import compare, evaluate, experiment, train
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TINY = {
@@ -65,23 +66,35 @@ def test_methods_share_the_data_and_differ_in_the_loss(comparison):
 def test_exported_student_scores_as_reported(comparison):
   """Read back, it gives the same numbers; the decoupler is not in it."""
   folder, result = comparison
-  network, variables, scores = train.load_network(folder / 'rsd_seed1')
+  network, variables, scores = experiment.load_network(folder / 'rsd_seed1')
   assert scores['test_top1'] == result.curves['rsd'][1][-1][1]
   assert set(variables) == {'params'}  # A ViT has no batch statistics.
-  from common import distributed
-  from common.data import datasets
-
-  score = train.make_scorer(
-    network,
+  score = evaluate.make_scorer(
+    {'test': network},
     datasets.classification(**_config().data),
     distributed.make_mesh(jax.devices()[:2]),
     batch_size=100,
   )
-  again = score(variables)
-  assert again['top1'] == scores['test_top1']
+  again = score({'test': variables})
+  assert again['test_top1'] == scores['test_top1']
   np.testing.assert_allclose(
-    again['cross_entropy'], scores['test_cross_entropy'], rtol=1e-5
+    again['test_cross_entropy'], scores['test_cross_entropy'], rtol=1e-5
   )
+
+
+def test_evaluation_of_a_run_scores_all_its_networks(comparison):
+  folder, result = comparison
+  config = _config(teacher__checkpoint=str(folder / 'teacher'))
+  scores = evaluate.evaluate(config, folder / 'rsd_seed1')
+  assert scores['student_top1'] == result.curves['rsd'][1][-1][1]
+  assert scores['teacher_top1'] == result.teacher
+  assert 0 <= scores['student_teacher_agreement'] <= 1
+  exported = folder / 'rsd_seed1' / experiment.MODEL_FILE
+  again = evaluate.evaluate(config, exported)
+  for name, value in scores.items():
+    np.testing.assert_allclose(again[name], value, rtol=1e-6, err_msg=name)
+  best = evaluate.evaluate(config, folder / 'rsd_seed1', which='best')
+  assert best['student_top1'] == max(s for _, s in result.curves['rsd'][1])
 
 
 def test_pmap_and_shard_map_train_alike(tmp_path):
@@ -99,7 +112,7 @@ def test_pmap_and_shard_map_train_alike(tmp_path):
     folder = tmp_path / parallelism
     scores = train.train_and_evaluate(config, folder)
     assert 'ema_test_top1' in scores
-    exported.append(checkpoints.load_model(folder / train.MODEL_FILE)[0])
+    exported.append(checkpoints.load_model(folder / experiment.MODEL_FILE)[0])
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
     *exported,
@@ -110,7 +123,7 @@ def test_teacher_of_another_model_is_named(comparison, tmp_path):
   folder, _ = comparison
   path = tmp_path / 'model.safetensors'
   variables, description = checkpoints.load_model(
-    folder / 'teacher' / train.MODEL_FILE
+    folder / 'teacher' / experiment.MODEL_FILE
   )
   description['model']['depths'] = (1, 2)
   checkpoints.export_model(path, variables, description)

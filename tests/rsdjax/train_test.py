@@ -11,7 +11,7 @@ import pytest
 
 from common import distributed
 from common.layers import BatchNorm
-from rsdjax import distillers, train
+from rsdjax import distillers, evaluate, experiment, train
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 NORMALISATION = {'mean': MEAN, 'std': STD}
@@ -58,7 +58,7 @@ def _parts(method, *, axis_name=None, statistics='global', ema_decay=None):
     rsd={'weight': 0.5, 'statistics': statistics},
   )
   tx = optax.sgd(0.1)
-  state = train.create_train_state(
+  state = experiment.create_train_state(
     jax.random.key(0),
     student,
     teacher,
@@ -120,6 +120,30 @@ def test_per_device_statistics_are_another_objective(batch):
   assert abs(values[0] - values[1]) > 0.01 * values[1]
 
 
+def test_groups_on_one_device_equal_devices(batch):
+  mesh = distributed.make_mesh(jax.devices()[:2])
+  _, state, teacher_variables = _parts('rsd+kd')
+  # The student's BatchNorm too is that of each device.
+  local = Network(6, batch_norm=True)
+  teacher = Network(5, batch_norm=False)
+  distiller = distillers.create('rsd+kd', rsd={'weight': 0.5})
+  tx = optax.sgd(0.1)
+  make = functools.partial(
+    train.make_train_step, local, teacher, distiller, tx, **NORMALISATION
+  )
+  expected = distributed.map_step(make(axis_name=distributed.AXIS_NAME), mesh)(
+    state, distributed.shard_batch(batch, mesh), teacher_variables
+  )
+  actual = jax.jit(make(groups=2))(state, batch, teacher_variables)
+  for part in ('params', 'model_state'):
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7),
+      getattr(actual[0], part),
+      getattr(expected[0], part),
+    )
+  np.testing.assert_allclose(actual[1]['rsd'], expected[1]['rsd'], rtol=1e-6)
+
+
 def test_rsd_brings_the_correlation_towards_the_identity(batch):
   """On one batch the loss falls, and so does its RSD term."""
   step, state, teacher_variables = _parts('rsd')
@@ -138,8 +162,8 @@ def test_running_average_follows_weights_and_statistics(batch):
   new, _ = jax.jit(step)(state, batch, teacher_variables)
   expected = jax.tree.map(
     lambda old, now: 0.75 * old + 0.25 * now,
-    train.student_variables(state),
-    train.student_variables(new),
+    experiment.student_variables(state),
+    experiment.student_variables(new),
   )
   jax.tree.map(
     functools.partial(np.testing.assert_allclose, rtol=1e-6), new.ema, expected
@@ -153,7 +177,7 @@ def test_teacher_is_a_constant_and_the_decoupler_learns(batch):
     lambda a, b: bool(jnp.any(a != b)), state.params, new.params
   )
   assert all(jax.tree.leaves(moved['distiller']))
-  assert 'distiller' not in train.student_variables(new)['params']
+  assert 'distiller' not in experiment.student_variables(new)['params']
 
 
 def test_scores_count_real_examples(batch):
@@ -170,11 +194,13 @@ def test_scores_count_real_examples(batch):
     'label': np.array([0, 0, 1, 3], np.int32),
     'mask': np.array([1, 1, 1, 0], np.float32),
   }
-  sums = train.make_eval_step(Constant(), **NORMALISATION)({}, padded)
+  sums = evaluate.make_eval_step({'a': Constant()}, **NORMALISATION)(
+    {'a': {}}, padded
+  )
   assert {k: (float(v), float(n)) for k, (v, n) in sums.items()} == {
-    'top1': (2.0, 3.0),
-    'top5': (3.0, 3.0),
-    'cross_entropy': (
+    'a_top1': (2.0, 3.0),
+    'a_top5': (3.0, 3.0),
+    'a_cross_entropy': (
       pytest.approx(-2 * np.log(0.7) - np.log(0.1), rel=1e-6),
       3.0,
     ),
