@@ -1,13 +1,14 @@
 """What distillation changes inside: CKA between stages, and correlations.
 
-`python -m rsdjax.analysis --config FILE --before MODEL --after MODEL --teacher
-MODEL --output FOLDER` compares a student with its teacher on test pictures,
-before and after training: a number and a picture each.
+`python -m rsdjax.analysis --config FILE --checkpoint RUN --output FOLDER`
+compares the student of a run with its teacher on test pictures, before and
+after training: a number and a picture each.
 """
 
 import json
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +26,11 @@ from common.array_types import (
   require_same_batch,
   require_same_shape,
 )
-from common.data import datasets, pipeline
-from rsdjax import losses, train
+from common.checkpoints import Checkpoints
+from common.data import pipeline
+from common.train_state import TrainState
+from rsdjax import experiment, losses
+from rsdjax.decoupler import Decoupler
 
 
 @jax.jit
@@ -60,10 +64,10 @@ def hsic(a: Array, b: Array) -> Array:
     x -= x.mean(axis=0, keepdims=True)
     return jnp.where(jnp.eye(n, dtype=bool), 0.0, x @ x.T)
 
-  k, l = gram(a), gram(b)
-  trace = (k * l).sum()
-  totals = k.sum() * l.sum() / ((n - 1) * (n - 2))
-  crossed = (k.sum(axis=0) * l.sum(axis=0)).sum() * 2 / (n - 2)
+  gram_a, gram_b = gram(a), gram(b)
+  trace = (gram_a * gram_b).sum()
+  totals = gram_a.sum() * gram_b.sum() / ((n - 1) * (n - 2))
+  crossed = (gram_a.sum(axis=0) * gram_b.sum(axis=0)).sum() * 2 / (n - 2)
   return (trace + totals - crossed) / (n * (n - 3))
 
 
@@ -83,8 +87,8 @@ def linear_cka(batches: Iterable[tuple[Array, Array]]) -> float:
   Raises:
     ValueError: there is no batch, or as `hsic`.
 
-  Source: Nguyen et al., "Do Wide and Deep Networks Learn the Same Things?", ICLR
-  2021, section 3; Kornblith et al., ICML 2019.
+  Source: Nguyen et al., "Do Wide and Deep Networks Learn the Same Things?",
+  ICLR 2021, section 3; Kornblith et al., ICML 2019.
   """
   sums = np.zeros(3)
   for a, b in batches:
@@ -116,93 +120,107 @@ def correlation_summary(correlation: Array) -> dict[str, Array]:
   }
 
 
-def stage_features(
-  path: str, config: ml_collections.ConfigDict
-) -> list[dict[str, np.ndarray]]:
-  """Features of a network on the test split, batch by batch.
+def make_feature_step(
+  parts: experiment.Experiment,
+) -> Callable[[TrainState, Array], dict[str, dict[str, Array]]]:
+  """Builds the features of student and teacher of a batch of pictures.
 
   Args:
-    path: an exported model.
-    config: its `data` and `eval` blocks say which pictures.
+    parts: of a run with a teacher.
 
   Returns:
-    Per batch, `stage1`, ... pooled over space to float [batch, dim], and
-    `embedding`; padding left out.
-
-  Raises:
-    FileNotFoundError: no such model.
-    ValueError: the model or the data are damaged.
+    A jitted function of a state and images; gives, for `student` and
+    `teacher`, `stage1`, ... pooled over space to float [batch, dim] and
+    `embedding`; for the student also `decoupled`, the embedding that RSD
+    compares (with the statistics of this batch, as in training), where the
+    distiller has a decoupler.
   """
-  dataset = datasets.classification(**config.data)
-  network, variables, _ = experiment.load_network(path)
+  moments = {'mean': parts.dataset.mean, 'std': parts.dataset.std}
 
-  @jax.jit
-  def features_of(images: Array) -> dict[str, Array]:
-    images = image_ops.normalize(images, mean=dataset.mean, std=dataset.std)
-    output = network.apply(variables, images, train=False, features=True)
-    pooled = {
+  def pooled(output: Mapping[str, Any]) -> dict[str, Array]:
+    stages = {
       f'stage{i}': x.mean(axis=tuple(range(1, x.ndim - 1)))
       for i, x in enumerate(output['features'], 1)
     }
-    return pooled | {'embedding': output['embedding']}
+    return stages | {'embedding': output['embedding']}
 
-  batches = pipeline.evaluation_batches(
-    dataset.test, dataset.eval_transform, batch_size=config.eval.batch_size
-  )
-  found = []
-  for batch in batches:
-    real = batch['mask'] > 0
-    if real.sum() >= 4:  # Fewer have no unbiased estimate.
-      features = jax.device_get(features_of(batch['image']))
-      found.append({name: x[real] for name, x in features.items()})
-  return found
+  @jax.jit
+  def step(state: TrainState, images: Array) -> dict[str, dict[str, Array]]:
+    assert parts.teacher is not None
+    images = image_ops.normalize(images, **moments)
+    variables = experiment.student_variables(state)
+    student = parts.student.apply(variables, images, features=True)
+    teacher = parts.teacher.apply(
+      parts.teacher_variables, images, features=True
+    )
+    found = {'student': pooled(student), 'teacher': pooled(teacher)}
+    decoupler = state.params['distiller'].get('terms_rsd', {}).get('aad')
+    if decoupler is not None:
+      module = Decoupler(
+        teacher['embedding'].shape[-1],
+        decoupler['expand']['kernel'].shape[1]
+        // student['embedding'].shape[-1],
+      )
+      statistics = state.model_state['distiller']['batch_stats']
+      found['student']['decoupled'], _ = module.apply(
+        {'params': decoupler, 'batch_stats': statistics['terms_rsd']['aad']},
+        student['embedding'],
+        train=True,
+        mutable=['batch_stats'],
+      )
+    return found
+
+  return step
 
 
 def cka_table(
-  student: Sequence[Mapping[str, np.ndarray]],
-  teacher: Sequence[Mapping[str, np.ndarray]],
+  batches: Sequence[Mapping[str, Mapping[str, np.ndarray]]],
 ) -> dict[str, dict[str, float]]:
-  """Linear CKA of every stage of a student with every stage of a teacher.
+  """Linear CKA of every stage of a student with every stage of its teacher.
 
   Args:
-    student: from `stage_features`.
-    teacher: from `stage_features`, of the same pictures.
+    batches: as `make_feature_step` gives them.
 
   Returns:
     CKA by student stage and teacher stage.
   """
+
+  def names(network: str) -> list[str]:
+    """Stages first, then what comes of the last; jit has sorted them."""
+    last = ('embedding', 'decoupled')
+    features = set(batches[0][network])
+    stages = sorted(features.difference(last))
+    return stages + [name for name in last if name in features]
+
   return {
     own: {
       other: linear_cka(
-        (a[own], b[other]) for a, b in zip(student, teacher, strict=True)
+        (batch['student'][own], batch['teacher'][other]) for batch in batches
       )
-      for other in teacher[0]
+      for other in names('teacher')
     }
-    for own in student[0]
+    for own in names('student')
   }
 
 
 def embedding_correlation(
-  student: Sequence[Mapping[str, np.ndarray]],
-  teacher: Sequence[Mapping[str, np.ndarray]],
+  batches: Sequence[Mapping[str, Mapping[str, np.ndarray]]],
 ) -> Array | None:
-  """Cross-correlation of the embeddings over all pictures.
+  """Cross-correlation of decoupled student and teacher embeddings.
 
   Args:
-    student: from `stage_features`.
-    teacher: from `stage_features`, of the same pictures.
+    batches: as `make_feature_step` gives them.
 
   Returns:
-    Float [dim, dim]; None where the embeddings differ in width, since the
-    decoupler that joins them is not part of an exported student.
+    Float [dim, dim] over all pictures; None where there is no decoupler and
+    the embeddings differ in width.
   """
-  own, target = (
-    np.concatenate([batch['embedding'] for batch in batches])
-    for batches in (student, teacher)
-  )
-  if own.shape != target.shape:
+  own = 'decoupled' if 'decoupled' in batches[0]['student'] else 'embedding'
+  student = np.concatenate([batch['student'][own] for batch in batches])
+  teacher = np.concatenate([b['teacher']['embedding'] for b in batches])
+  if student.shape != teacher.shape:
     return None
-  return losses.cross_correlation(own, target)
+  return losses.cross_correlation(student, teacher)
 
 
 def plot_matrices(
@@ -239,39 +257,52 @@ def plot_matrices(
 
 def analyse(
   config: ml_collections.ConfigDict,
-  students: Mapping[str, str],
-  teacher: str,
+  checkpoint: str | pathlib.Path,
   output: str | pathlib.Path,
-) -> dict[str, dict[str, object]]:
-  """Compares students with their teacher, and draws the comparison.
+) -> dict[str, dict[str, Any]]:
+  """Compares a student with its teacher before and after training.
 
   Args:
-    config: its `data` and `eval` blocks say which pictures.
-    students: exported models by title, 'before' and 'after' say.
-    teacher: exported model.
-    output: folder; gets `analysis.json`, `cka.png` and, where the embeddings
-      are of one width, `correlation.png`.
+    config: of the run; "before" is the first state that it builds.
+    checkpoint: folder of the run; "after" is its last checkpoint.
+    output: folder; gets `analysis.json`, `cka.png` and, where embeddings can
+      be correlated, `correlation.png`.
 
   Returns:
-    By title: `cka` by stage and teacher stage, and `correlation`, the
-    `correlation_summary` or None.
+    For `before` and `after`: `cka` by student stage and teacher stage, and
+    `correlation`, the `correlation_summary` or None.
 
   Raises:
-    FileNotFoundError: no such model.
-    ValueError: a model or the data are damaged.
+    FileNotFoundError: there is no checkpoint, or no teacher.
+    ValueError: the run has no teacher, or files do not fit.
   """
-  output = pathlib.Path(output)
+  if config.distiller.name == 'none':
+    raise ValueError("config.distiller.name is 'none': there is no teacher")
+  checkpoint, output = pathlib.Path(checkpoint), pathlib.Path(output)
+  parts = experiment.build(
+    config, config.teacher.checkpoint or checkpoint / 'teacher'
+  )
+  states = {'before': parts.initial_state()}
+  with Checkpoints(checkpoint) as checkpoints:
+    states['after'] = checkpoints.read()
+  step = make_feature_step(parts)
   output.mkdir(parents=True, exist_ok=True)
-  target = stage_features(teacher, config)
-  result: dict[str, dict[str, object]] = {}
+  result: dict[str, dict[str, Any]] = {}
   maps, correlations = {}, {}
-  labels: tuple[list[str], list[str]] = ([], list(target[0]))
-  for title, path in students.items():
-    own = stage_features(path, config)
-    cka = cka_table(own, target)
-    labels = (list(own[0]), labels[1])
+  for title, state in states.items():
+    batches = []
+    for batch in pipeline.evaluation_batches(
+      parts.dataset.test,
+      parts.dataset.eval_transform,
+      batch_size=config.eval.batch_size,
+    ):
+      real = batch['mask'] > 0
+      if real.sum() >= 4:  # Fewer have no unbiased estimate.
+        found = jax.device_get(step(state, batch['image']))
+        batches.append(jax.tree.map(lambda x, real=real: x[real], found))
+    cka = cka_table(batches)
     maps[title] = np.array([list(row.values()) for row in cka.values()])
-    correlation = embedding_correlation(own, target)
+    correlation = embedding_correlation(batches)
     summary = None
     if correlation is not None:
       correlations[title] = np.asarray(correlation).T
@@ -280,6 +311,7 @@ def analyse(
         for name, value in correlation_summary(correlation).items()
       }
     result[title] = {'cka': cka, 'correlation': summary}
+  labels = (list(cka), list(cka['embedding']))
   plot_matrices(maps, output / 'cka.png', labels=labels, limits=(0.0, 1.0))
   if correlations:
     plot_matrices(correlations, output / 'correlation.png')
@@ -288,19 +320,13 @@ def analyse(
 
 
 def main(arguments: Sequence[str]) -> None:
-  """Runs `analyse` on the flags and prints the diagonal of the tables."""
+  """Runs `analyse` on the flags and prints what it found."""
   if len(arguments) > 1:
     raise app.UsageError(f'unexpected arguments: {" ".join(arguments[1:])}')
   console.configure()
   compilation_cache.enable()
   values = flags.FLAGS
-  students = {'before': values.before, 'after': values.after}
-  result = analyse(
-    values.config,
-    {title: path for title, path in students.items() if path},
-    values.teacher,
-    values.output,
-  )
+  result = analyse(values.config, values.checkpoint, values.output)
   print(json.dumps(result, indent=2))
 
 
@@ -308,9 +334,7 @@ if __name__ == '__main__':
   config_flags.DEFINE_config_file(
     'config', None, 'Config file, with its argument after a colon.'
   )
-  flags.DEFINE_string('before', '', 'Exported student before distillation.')
-  flags.DEFINE_string('after', None, 'Exported student.')
-  flags.DEFINE_string('teacher', None, 'Exported teacher.')
+  flags.DEFINE_string('checkpoint', None, 'Run folder.')
   flags.DEFINE_string('output', None, 'Folder for numbers and pictures.')
-  flags.mark_flags_as_required(['config', 'after', 'teacher', 'output'])
+  flags.mark_flags_as_required(['config', 'checkpoint', 'output'])
   app.run(main, flags_parser=configuration.parse_flags)

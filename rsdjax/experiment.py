@@ -17,7 +17,7 @@ from common.array_types import Array, Variables
 from common.checkpoints import load_model, require_same_variables
 from common.data import datasets
 from common.train_state import TrainState
-from rsdjax import distillers, models
+from rsdjax import distillers, methods, models
 
 # Affine vectors of ResMLP, which the published program stores with three axes
 # and therefore decays.
@@ -241,20 +241,20 @@ def make_optimizer(
 
 def _check_groups(config: ml_collections.ConfigDict) -> None:
   """Raises ValueError where groups on a device cannot mean what they say."""
-  distillers.require_statistics(config.train.batch_norm)
+  methods.require_statistics(config.train.batch_norm)
   groups = config.train.groups_per_device
   if groups < 1 or config.train.batch_size % groups:
     raise ValueError(
       f'train.groups_per_device {groups} must divide train.batch_size '
       f'{config.train.batch_size}'
     )
-  methods = config.distiller.name.split('+')
+  names = config.distiller.name.split('+')
   over_devices = [config.train.batch_norm] + [
     config.distiller[m].get('statistics', '')
-    for m in methods
+    for m in names
     if m in config.distiller
   ]
-  if groups > 1 and ('global' in over_devices or 'crd' in methods):
+  if groups > 1 and ('global' in over_devices or 'crd' in names):
     raise ValueError(
       f'train.groups_per_device {groups} keeps statistics apart: it goes with '
       'neither global statistics nor the memory banks of crd'

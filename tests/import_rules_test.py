@@ -12,7 +12,15 @@ METHODS = ('rsdjax', 'coic', 'trnr')
 PACKAGES = tuple(p for p in (*METHODS, 'common') if (ROOT / p).is_dir())
 HEAVY = ('tensorflow', 'torch', 'timm')
 # Of each package: modules that train, load data or parse flags.
-TRAINING = ('train', 'main', 'evaluate', 'compare', 'distillers')
+TRAINING = (
+  'train',
+  'main',
+  'evaluate',
+  'experiment',
+  'compare',
+  'analysis',
+  'distillers',
+)
 COMMON_TRAINING = (
   'common.data',
   'common.checkpoints',
@@ -55,7 +63,7 @@ def test_packages_keep_apart(package):
 def test_models_losses_and_layers_know_nothing_of_training(package):
   forbidden = [f'{package}.{m}' for m in TRAINING]
   forbidden += [*COMMON_TRAINING, 'absl.flags', 'absl.app']
-  for part in ('models', 'losses', 'layers'):
+  for part in ('models', 'losses', 'layers', 'methods'):
     for path in _files(package, part):
       for name in _imports(path):
         assert not _is_below(name, forbidden), f'{path} imports {name}'

@@ -10,7 +10,7 @@ import pytest
 
 from common import configuration, distributed
 from common.data import datasets
-from rsdjax import distillers, experiment, models
+from rsdjax import distillers, experiment, methods, models
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / 'configs' / 'rsd').glob('*.py'))
@@ -41,7 +41,7 @@ def test_config_resolves(case):
   assert config.data.augmentation in datasets.AUGMENTATIONS
   assert config.train.parallelism in distributed.PARALLELISMS
   distillers.create(**config.distiller.to_dict())
-  distillers.require_statistics(config.train.batch_norm)
+  methods.require_statistics(config.train.batch_norm)
   size = config.data.image_size
   for block, optimizer in (
     (config.model, config.optimizer),

@@ -9,7 +9,7 @@ from matplotlib import image as matplotlib_image
 
 from common import checkpoints, configuration, distributed, metric_writers
 from common.data import datasets
-from rsdjax import compare, evaluate, experiment, train
+from rsdjax import analysis, compare, evaluate, experiment, train
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TINY = {
@@ -95,6 +95,21 @@ def test_evaluation_of_a_run_scores_all_its_networks(comparison):
     np.testing.assert_allclose(again[name], value, rtol=1e-6, err_msg=name)
   best = evaluate.evaluate(config, folder / 'rsd_seed1', which='best')
   assert best['student_top1'] == max(s for _, s in result.curves['rsd'][1])
+
+
+def test_analysis_of_a_run(comparison, tmp_path):
+  folder, _ = comparison
+  config = _config(seed=1, teacher__checkpoint=str(folder / 'teacher'))
+  result = analysis.analyse(config, folder / 'rsd_seed1', tmp_path)
+  stages = ['stage1', 'stage2', 'embedding']
+  for found in result.values():
+    assert list(found['cka']['decoupled']) == stages
+    assert -1 <= found['correlation']['diagonal'] <= 1
+  assert result['before'] != result['after']
+  for name in ('cka.png', 'correlation.png'):
+    assert matplotlib_image.imread(tmp_path / name).size
+  with pytest.raises(ValueError, match='there is no teacher'):
+    analysis.analyse(_config(distiller__name='none'), folder, tmp_path)
 
 
 def test_pmap_and_shard_map_train_alike(tmp_path):
