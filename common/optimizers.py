@@ -1,6 +1,5 @@
 """Learning-rate schedules and optimisers of the published recipes."""
 
-from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -79,9 +78,7 @@ def learning_rate_schedule(
   return schedule
 
 
-def weight_decay_mask(
-  params: PyTree, *, decayed_vectors: Collection[str] = ()
-) -> PyTree:
+def weight_decay_mask(params: PyTree) -> PyTree:
   """Marks the parameters that weight decay applies to.
 
   Those of two or more axes that are not biases, as in timm; class tokens,
@@ -89,16 +86,13 @@ def weight_decay_mask(
 
   Args:
     params: parameters of a module.
-    decayed_vectors: last names of one-axis parameters that are decayed too,
-      because the published program stores them with more axes.
 
   Returns:
     The same tree with a bool per parameter.
   """
 
   def is_decayed(path: tuple[Any, ...], x: jax.Array) -> bool:
-    name = path[-1].key
-    return name in decayed_vectors or (x.ndim >= 2 and name != 'bias')
+    return x.ndim >= 2 and path[-1].key != 'bias'
 
   return jax.tree_util.tree_map_with_path(is_decayed, params)
 
@@ -113,7 +107,6 @@ def make_optimizer(
   b2: float = 0.999,
   epsilon: float = 1e-8,
   clip_norm: float | None = None,
-  decayed_vectors: Collection[str] = (),
 ) -> optax.GradientTransformation:
   """An optimiser of the published recipes, as an optax chain.
 
@@ -129,7 +122,6 @@ def make_optimizer(
     epsilon: added to the root of the second moment; LAMB publishes 1e-6.
     clip_norm: limit of the global gradient norm over all parameters together;
       None for no limit.
-    decayed_vectors: see `weight_decay_mask`.
 
   Returns:
     An optax gradient transformation.
@@ -139,10 +131,7 @@ def make_optimizer(
 
   Source: timm 0.6.5 optimisers, which the published recipes use.
   """
-
-  def mask(params: PyTree) -> PyTree:
-    return weight_decay_mask(params, decayed_vectors=decayed_vectors)
-
+  mask = weight_decay_mask
   decay = optax.add_decayed_weights(weight_decay, mask)
   moments = optax.scale_by_adam(b1, b2, epsilon)
   chains = {

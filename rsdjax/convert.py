@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from common import weight_conversion
+from common import checkpoints, weight_conversion
 from common.array_types import Array, Variables
 from common.weight_conversion import Rules, Tensors
 from rsdjax import models
@@ -329,15 +329,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
   try:
     tensors = weight_conversion.read_tensors(source)
     if naming:
-      converted = to_timm(
+      tensors = to_timm(
         name, weight_conversion.unflatten(tensors), naming=naming
       )
+      weight_conversion.write_tensors(target, tensors)
     else:
-      converted = weight_conversion.flatten(from_timm(name, tensors, **options))
-    weight_conversion.write_tensors(target, converted)
+      variables = from_timm(name, tensors, **options)
+      checkpoints.export_model(target, variables, _description(name, options))
   except (ImportError, OSError, ValueError) as error:
     parser.exit(1, f'{error}\n')
-  print(f'{target}: {len(converted)} tensors of {name}')
+  print(f'{target}: {len(tensors)} tensors of {name}')
+
+
+def _description(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+  """What a run needs to take the network for a teacher."""
+  model = {
+    'name': name,
+    'num_classes': options['num_classes'],
+    'image_size': options['image_size'] or models.names()[name].image_size,
+  }
+  return {'model': model, 'scores': {}}
 
 
 if __name__ == '__main__':

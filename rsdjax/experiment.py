@@ -19,9 +19,6 @@ from common.data import datasets
 from common.train_state import TrainState
 from rsdjax import distillers, methods, models
 
-# Affine vectors of ResMLP, which the published program stores with three axes
-# and therefore decays.
-DECAYED_VECTORS = ('alpha', 'beta')
 MODEL_FILE = 'model.safetensors'
 BEST_METRIC = 'test_top1'
 
@@ -234,8 +231,7 @@ def make_optimizer(
   options: dict[str, Any] = block.to_dict()
   del options['schedule']
   return optimizers.make_optimizer(
-    **options | {'learning_rate': make_schedule(block, num_steps)},
-    decayed_vectors=DECAYED_VECTORS,
+    **options | {'learning_rate': make_schedule(block, num_steps)}
   )
 
 

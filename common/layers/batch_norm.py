@@ -59,11 +59,13 @@ class BatchNorm(nn.Module):
     """Mean, biased variance and the number of values they are taken over."""
     axes = tuple(range(x.ndim - 1))
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    mean = distributed.pmean(x.mean(axes), self.axis_name)
+    # Variables are initialised outside of any device axis.
+    axis_name = None if self.is_initializing() else self.axis_name
+    mean = distributed.pmean(x.mean(axes), axis_name)
     centred = x - jnp.expand_dims(mean, axes)
-    variance = distributed.pmean(jnp.square(centred).mean(axes), self.axis_name)
+    variance = distributed.pmean(jnp.square(centred).mean(axes), axis_name)
     count = distributed.psum(
-      jnp.asarray(x.size / x.shape[-1], x.dtype), self.axis_name
+      jnp.asarray(x.size / x.shape[-1], x.dtype), axis_name
     )
     return mean, variance, count
 

@@ -55,7 +55,7 @@ def test_a_mistyped_key_lists_the_fields(file, name, message):
 
 
 def test_a_missing_file_is_named():
-  with pytest.raises(FileNotFoundError, match='absent.py is not there'):
+  with pytest.raises(FileNotFoundError, match=r'absent.py is not there'):
     configuration.load('absent.py')
 
 

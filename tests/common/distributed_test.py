@@ -61,7 +61,7 @@ def test_unknown_parallelism_is_named():
 
 
 def test_indivisible_batch_is_named():
-  with pytest.raises(ValueError, match='batch_size 12 .* the 8 devices'):
+  with pytest.raises(ValueError, match=r'batch_size 12 .* the 8 devices'):
     distributed.require_divisible(12, distributed.make_mesh())
 
 

@@ -140,10 +140,10 @@ def test_weight_decay_mask_goes_by_name():
     'kernel': jnp.zeros((2, 2)),
     'bias': jnp.zeros((2, 2)),
     'scale': jnp.zeros(2),
-    'alpha': jnp.zeros(2),
+    'alpha': jnp.zeros((1, 1, 2)),
     'cls_token': jnp.zeros((1, 1, 2)),
   }
-  mask = optimizers.weight_decay_mask(params, decayed_vectors=('alpha',))
+  mask = optimizers.weight_decay_mask(params)
   assert mask == {
     'kernel': True,
     'bias': False,

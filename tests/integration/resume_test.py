@@ -1,4 +1,4 @@
-"""A killed run, started again with the same command, ends as if never killed."""
+"""A killed run, started again, ends as if it had never been killed."""
 
 import os
 import pathlib

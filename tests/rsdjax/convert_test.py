@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from common import weight_conversion
-from rsdjax import convert, models
+from rsdjax import convert, experiment, models
 
 # A short member of each family, and what shortens it.
 SMALL = {
@@ -331,6 +331,9 @@ def test_command_there_and_back(tmp_path, capsys):
   assert_same(
     weight_conversion.unflatten(weight_conversion.read_tensors(ours)), variables
   )
+  # Our file serves as the teacher of a run.
+  network, variables, _ = experiment.load_network(ours)
+  assert network.num_classes == 7 and 'params' in variables
   convert.main([str(ours), str(back), *options, '--to', '0.6.5'])
   assert_same(weight_conversion.read_tensors(back), state_dict)
 
