@@ -12,7 +12,7 @@ def enable() -> None:
   The variable JAX_COMPILATION_CACHE_DIR names another folder; where JAX knows
   one already, that stays. Results are the same with and without.
   """
-  if jax.config.jax_compilation_cache_dir is None:
+  if jax.config.values['jax_compilation_cache_dir'] is None:
     base = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
     jax.config.update(
       'jax_compilation_cache_dir', str(pathlib.Path(base) / 'rsdjax' / 'xla')

@@ -72,7 +72,7 @@ def require_field(config: ml_collections.ConfigDict, name: str) -> None:
     block = block[part]
 
 
-def parse_flags(arguments: Sequence[str]) -> list[str]:
+def parse_flags(arguments: list[str]) -> list[str]:
   """Parses flags for `app.run`, with one clear line for a wrong config.
 
   Args:

@@ -1,13 +1,13 @@
 """All that a training step reads and writes."""
 
-from typing import Any, Self
+from typing import Self
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
-from common.array_types import Array, PyTree
+from common.array_types import Array, PyTree, Variables
 
 
 class TrainState(struct.PyTreeNode):
@@ -66,7 +66,7 @@ class TrainState(struct.PyTreeNode):
     )
 
 
-def collections_of(variables: dict[str, Any]) -> tuple[PyTree, PyTree]:
+def collections_of(variables: Variables) -> tuple[PyTree, PyTree]:
   """Splits the result of `Module.init` into params and the rest."""
   rest = {k: v for k, v in variables.items() if k != 'params'}
   return variables.get('params', {}), rest

@@ -32,6 +32,8 @@ from common.train_state import TrainState
 from rsdjax import experiment, losses
 from rsdjax.decoupler import Decoupler
 
+Features = Array | np.ndarray
+
 
 @jax.jit
 def hsic(a: Array, b: Array) -> Array:
@@ -71,7 +73,7 @@ def hsic(a: Array, b: Array) -> Array:
   return (trace + totals - crossed) / (n * (n - 3))
 
 
-def linear_cka(batches: Iterable[tuple[Array, Array]]) -> float:
+def linear_cka(batches: Iterable[tuple[Features, Features]]) -> float:
   """Linear CKA between two kinds of features, over minibatches.
 
   Numerator and denominators are means of unbiased estimates over the batches,
@@ -149,8 +151,8 @@ def make_feature_step(
     assert parts.teacher is not None
     images = image_ops.normalize(images, **moments)
     variables = experiment.student_variables(state)
-    student = parts.student.apply(variables, images, features=True)
-    teacher = parts.teacher.apply(
+    student: Any = parts.student.apply(variables, images, features=True)
+    teacher: Any = parts.teacher.apply(
       parts.teacher_variables, images, features=True
     )
     found = {'student': pooled(student), 'teacher': pooled(teacher)}
@@ -298,7 +300,8 @@ def analyse(
     ):
       real = batch['mask'] > 0
       if real.sum() >= 4:  # Fewer have no unbiased estimate.
-        found = jax.device_get(step(state, batch['image']))
+        images = jnp.asarray(batch['image'])
+        found = jax.device_get(step(state, images))
         batches.append(jax.tree.map(lambda x, real=real: x[real], found))
     cka = cka_table(batches)
     maps[title] = np.array([list(row.values()) for row in cka.values()])

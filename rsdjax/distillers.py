@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+import numpy as np
 
 from common import distributed
 from common.array_types import Array, Batch
@@ -101,7 +102,7 @@ def create(
   axis_name: str | None = distributed.AXIS_NAME,
   student_prefix_tokens: int = 0,
   teacher_prefix_tokens: int = 0,
-  train_labels: Callable[[], Array] | None = None,
+  train_labels: Callable[[], np.ndarray] | None = None,
   **method_options: Mapping[str, Any],
 ) -> Distiller:
   """Builds a distiller by name.

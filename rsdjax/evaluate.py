@@ -7,6 +7,7 @@ if there is one, and of the teacher, and how often they agree with the teacher.
 import itertools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -75,7 +76,7 @@ def make_eval_step(
     per_example: dict[str, Array] = {}
     choices: dict[str, Array] = {}
     for name, network in networks.items():
-      logits = network.apply(variables[name], images, train=False)
+      logits: Any = network.apply(variables[name], images, train=False)
       choices[name] = jnp.argmax(logits, axis=-1)
       scores = top_scores(logits, labels)
       scores['cross_entropy'] = losses.cross_entropy(logits, labels)

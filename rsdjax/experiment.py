@@ -82,7 +82,8 @@ def build(
   """
   _check_groups(config)
   dataset = datasets.classification(**config.data)
-  teacher, teacher_variables = None, {}
+  teacher: nn.Module | None = None
+  teacher_variables: Variables = {}
   if teacher_path is not None:
     teacher, teacher_variables, _ = load_network(teacher_path)
   description = config.model.to_dict() | {

@@ -91,7 +91,7 @@ def make_train_step(
       label_smoothing=0.0 if mixed else label_smoothing,
     )
     terms = {'cross_entropy': per_example.mean()}
-    distiller_state = {}
+    distiller_state: PyTree = {}
     if teacher is not None:
       distilled, distiller_state = distiller.apply(
         {'params': params['distiller'], **state.model_state['distiller']},
@@ -111,11 +111,11 @@ def make_train_step(
   ) -> tuple[dict[str, Array], PyTree]:
     if groups == 1:
       return losses_of(params, state, batch, taught, rng)
-    split = jax.tree.map(
+    batches, taught = jax.tree.map(
       lambda x: x.reshape(groups, -1, *x.shape[1:]), (batch, taught)
     )
     each = jax.vmap(losses_of, in_axes=(None, None, 0, 0, 0))(
-      params, state, *split, jax.random.split(rng, groups)
+      params, state, batches, taught, jax.random.split(rng, groups)
     )
     return jax.tree.map(lambda x: x.mean(axis=0), each)
 
@@ -259,8 +259,10 @@ def train_and_evaluate(
   )
 
   def evaluate(state: TrainState) -> dict[str, float]:
-    candidates = (student_variables(state), state.ema)
-    return score(dict(zip(names, candidates, strict=False)))
+    candidates = {'test': student_variables(state)}
+    if state.ema is not None:
+      candidates['ema_test'] = state.ema
+    return score(candidates)
 
   with Checkpoints(workdir, best_metric=BEST_METRIC) as checkpoints:
     # Own checkpoint, or scratch
@@ -273,9 +275,9 @@ def train_and_evaluate(
 
     # Loop
     if first_step < config.train.num_steps:
-      source = dataset.train
+      source: pipeline.RandomAccess = dataset.train
       if experiment.distiller.needs_index:
-        source = Numbered(source)
+        source = Numbered(dataset.train)
       batches = pipeline.train_iterator(
         source,
         dataset.train_transform,

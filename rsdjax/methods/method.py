@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
+import numpy as np
 
 from common.array_types import Array, Batch
 
@@ -26,7 +27,7 @@ class Method(nn.Module):
   axis_name: str | None = None
   student_prefix_tokens: int = 0
   teacher_prefix_tokens: int = 0
-  train_labels: Callable[[], Array] | None = None
+  train_labels: Callable[[], np.ndarray] | None = None
 
   def __call__(
     self, student: Output, teacher: Output, batch: Batch, *, train: bool
