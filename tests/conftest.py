@@ -21,6 +21,7 @@ TESTS = pathlib.Path(__file__).resolve().parent
 jax.config.update(
   'jax_compilation_cache_dir', str(TESTS.parent / '.pytest_cache' / 'xla')
 )
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 SHARED = TESTS.parents[1] / 'shared'
 
 Golden = dict[str, np.ndarray]
