@@ -74,13 +74,14 @@ def make_train_step(
   def losses_of(
     params: PyTree, state: TrainState, batch: Batch, taught: PyTree, rng: Array
   ) -> tuple[dict[str, Array], PyTree]:
-    rng_dropout, rng_negatives = jax.random.split(rng)
+    # Negatives follow from the example, whatever device it lies on.
+    rng_negatives = jax.random.fold_in(state.rng, ~state.step)
     output, student_state = student.apply(
       {'params': params['student'], **state.model_state['student']},
       image_ops.normalize(batch['image'], mean=mean, std=std),
       train=True,
       features=True,
-      rngs={'dropout': rng_dropout},
+      rngs={'dropout': rng},
       mutable=list(state.model_state['student']),
     )
     # Mixed labels come smoothed from the input pipeline.

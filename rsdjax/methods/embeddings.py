@@ -1,6 +1,7 @@
 """Methods on the embedding that enters the classifier."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from common.array_types import Array, Batch
@@ -142,12 +143,7 @@ class CRD(Method):
       labels = labels.argmax(axis=-1)
     if self.is_initializing():
       return jnp.zeros(())
-    negatives = losses.sample_negatives(
-      self.make_rng('negatives'),
-      labels,
-      class_index.value,
-      num_negatives=self.num_negatives,
-    )
+    negatives = self._negatives(batch['index'], labels, class_index.value)
     per_example, state.value = losses.crd_loss(
       *embedded,
       batch['index'],
@@ -158,6 +154,19 @@ class CRD(Method):
       axis_name=self.axis_name,
     )
     return per_example.mean()
+
+  def _negatives(
+    self, indices: Array, labels: Array, class_index: losses.ClassIndex
+  ) -> Array:
+    """Draws with a key per example, so that its place does not matter."""
+
+    def draw(rng: Array, label: Array) -> Array:
+      return losses.sample_negatives(
+        rng, label[None], class_index, num_negatives=self.num_negatives
+      )[0]
+
+    fold_in = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+    return jax.vmap(draw)(fold_in(self.make_rng('negatives'), indices), labels)
 
   def _class_index(self, num_classes: int) -> losses.ClassIndex:
     assert self.train_labels is not None
