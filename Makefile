@@ -4,7 +4,8 @@ PYTHON ?= python3
 ENVIRONMENT := $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 RUN := $(ENVIRONMENT)/bin/python
 INSTALLED := $(ENVIRONMENT)/.installed
-PACKAGES := $(wildcard rsdjax coic trnr common)
+# Compilation takes one core; a file's tests share what they compile.
+PYTEST := $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: quickstart test test-slow lint format install clean
 
@@ -13,10 +14,10 @@ quickstart: $(INSTALLED)  ## Distil a CNN into a ViT on embedded images, 5 minut
 	  --workdir runs/quickstart --methods none,kd,rsd --seeds 0,1,2
 
 test: $(INSTALLED)  ## The test suite.
-	$(RUN) -m pytest
+	$(PYTEST)
 
 test-slow: $(INSTALLED)  ## The tests that take longer.
-	$(RUN) -m pytest -m slow
+	$(PYTEST) -m slow
 
 lint: $(INSTALLED)  ## Formatting, lint and types.
 	$(RUN) -m ruff format --check .

@@ -74,9 +74,9 @@ def test_killed_run_continues_exactly(tmp_path, environment, uninterrupted):
   finished = subprocess.run(
     command, env=environment, cwd=ROOT, check=True, capture_output=True
   )
-  resumed_at = int(
-    re.search(rb'continuing from step (\d+)', finished.stderr)[1]
-  )
+  # The teacher's line comes first, then the student's.
+  lines = re.findall(rb'continuing from step (\d+)', finished.stderr)
+  resumed_at = int(lines[-1])
   assert 24 <= resumed_at < STEPS
   names = ('model.safetensors', 'teacher/model.safetensors')
   for name in names:
