@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 
 from common.array_types import Array, require_floating, require_rank
-from common.layers import BatchNorm
+from common.layers import BatchNorm, gelu
 
 
 class Decoupler(nn.Module):
@@ -58,5 +58,5 @@ class Decoupler(nn.Module):
 
     x = linear(self.expansion * embedding.shape[-1], 'expand')(embedding)
     x = BatchNorm(axis_name=self.axis_name, name='norm')(x, train=train)
-    x = nn.gelu(x, approximate=False)
+    x = gelu(x)
     return linear(self.features, 'project')(x)

@@ -3,6 +3,7 @@
 from common.layers.attention import SelfAttention
 from common.layers.batch_norm import BatchNorm
 from common.layers.drop_path import DropPath
+from common.layers.gelu import gelu
 from common.layers.initializers import fan_in_uniform, uniform_within
 from common.layers.mlp import Mlp
 
@@ -12,5 +13,6 @@ __all__ = [
   'Mlp',
   'SelfAttention',
   'fan_in_uniform',
+  'gelu',
   'uniform_within',
 ]

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 
 from common.array_types import Array
+from common.layers.gelu import gelu
 
 
 class Mlp(nn.Module):
@@ -35,5 +36,5 @@ class Mlp(nn.Module):
       )
 
     hidden = linear(self.hidden_features, 'expand')(x)
-    hidden = nn.gelu(hidden, approximate=False)
+    hidden = gelu(hidden)
     return linear(x.shape[-1], 'project')(hidden)

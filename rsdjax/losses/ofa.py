@@ -242,7 +242,7 @@ class _PatchMerging(nn.Module):
       kernel_init=_LINEAR_INIT,
       name='reduce',
     )(x)
-    return nn.gelu(x, approximate=False) if self.activate else x
+    return layers.gelu(x) if self.activate else x
 
 
 class _TransformerBlock(nn.Module):
