@@ -151,6 +151,20 @@ def test_each_method_trains_alone(method):
   _train('resnet', method, 8)
 
 
+def test_bfloat16_compute_keeps_float32_losses(monkeypatch):
+  """Close to float32 at the first step, and it trains."""
+  expected = _train('vit', 'rsd+kd', 2)[0]
+  networks = _networks('vit')
+  student = networks[1].clone(dtype='bfloat16')
+  monkeypatch.setitem(
+    globals(), '_networks', lambda _: (networks[0], student, *networks[2:])
+  )
+  history = _train('vit', 'rsd+kd', 8)
+  for name in ('rsd', 'kd', 'cross_entropy'):
+    assert history[0][name].dtype == np.float32
+    np.testing.assert_allclose(history[0][name], expected[name], rtol=0.05)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('method', distillers.names())
 @pytest.mark.parametrize('family', FAMILIES)
