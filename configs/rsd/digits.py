@@ -35,7 +35,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.model = ml_collections.ConfigDict()
   config.model.name = 'vit_tiny_patch4_32'
   config.model.patch_size = 2
-  config.model.width = 64
+  config.model.width = 72
   config.model.depth = 4
 
   config.optimizer = ml_collections.ConfigDict()
