@@ -9,7 +9,6 @@ import optax
 from common.array_types import ArrayLike, PyTree
 
 SCHEDULES = ('constant', 'cosine', 'step')
-OPTIMIZERS = ('sgd', 'adamw', 'lamb')
 
 
 def learning_rate_schedule(
