@@ -173,7 +173,8 @@ def export_model(
   """
   path = pathlib.Path(path)
   flat = traverse_util.flatten_dict(jax.device_get(dict(variables)), sep='/')
-  arrays = {k: np.ascontiguousarray(v) for k, v in flat.items()}
+  # `ascontiguousarray` would make scalars vectors.
+  arrays = {k: np.asarray(v, order='C') for k, v in flat.items()}
   data = safetensors_numpy.save(
     arrays, metadata={'description': json.dumps(dict(description))}
   )

@@ -170,7 +170,8 @@ def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 
   Args:
     path: a .safetensors file, or what `torch.save` wrote (.pth, .pt, .bin):
-      named tensors, or a dict that has them under 'state_dict' or 'model'.
+      named tensors, or a dict that has them under 'state_dict', 'model' or
+      'net'.
 
   Raises:
     ValueError: the file is of another kind, or cannot be read.
@@ -195,7 +196,7 @@ def write_tensors(path: str | pathlib.Path, tensors: Tensors) -> None:
   """
   if pathlib.Path(path).suffix != '.safetensors':
     raise ValueError(f'{path} must end in .safetensors')
-  contiguous = {k: np.ascontiguousarray(x) for k, x in tensors.items()}
+  contiguous = {k: np.asarray(x, order='C') for k, x in tensors.items()}
   safetensors.numpy.save_file(contiguous, path)
 
 
@@ -239,7 +240,7 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     loaded = torch.load(path, map_location='cpu', weights_only=True)
   except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
     raise ValueError(f'{path} holds no plain tensors: {error}') from error
-  for key in ('state_dict', 'model'):
+  for key in ('state_dict', 'model', 'net'):
     if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
       loaded = loaded[key]
   if not isinstance(loaded, Mapping) or not all(

@@ -2,6 +2,7 @@
 
 from common.layers.attention import SelfAttention
 from common.layers.batch_norm import BatchNorm
+from common.layers.dense_convolution import Conv, convolution
 from common.layers.drop_path import DropPath
 from common.layers.gelu import gelu
 from common.layers.initializers import fan_in_uniform, uniform_within
@@ -9,9 +10,11 @@ from common.layers.mlp import Mlp
 
 __all__ = [
   'BatchNorm',
+  'Conv',
   'DropPath',
   'Mlp',
   'SelfAttention',
+  'convolution',
   'fan_in_uniform',
   'gelu',
   'uniform_within',

@@ -1,0 +1,202 @@
+"""Convolutions that CPUs differentiate fast, also inside loops."""
+
+import functools
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+from flax.linen.dtypes import promote_dtype
+
+from common.array_types import Array, require_rank
+
+Pair = tuple[int, int]
+Padding = tuple[Pair, Pair]
+
+
+def convolution(
+  x: Array,
+  kernel: Array,
+  *,
+  strides: int | Pair = 1,
+  padding: int | Sequence[Pair] = 0,
+  dilation: int | Pair = 1,
+) -> Array:
+  """Convolution of images, with zeros around them.
+
+  The same numbers as `jax.lax.conv_general_dilated`, which is what it is on
+  accelerators. XLA's CPU backend is fast at convolutions in one layout only,
+  and inside a loop it does not change layouts: the derivatives that JAX makes
+  are up to 30 times slower there. On CPUs, the derivatives are therefore
+  written as convolutions in that layout. Their own derivatives are so too, to
+  any order, in reverse mode; forward mode is not available on CPUs.
+
+  Args:
+    x: float [b, h, w, c].
+    kernel: float [kh, kw, c, features].
+    strides: of the window, in pixels.
+    padding: zeros on every side, or (before, after) for rows and columns.
+    dilation: distance between the taps of the kernel, in pixels.
+
+  Returns:
+    Float [b, h', w', features].
+
+  Raises:
+    ValueError: a shape is wrong.
+  """
+  require_rank(4, x=x, kernel=kernel)
+  if x.shape[3] != kernel.shape[2]:
+    raise ValueError(
+      f'kernel {list(kernel.shape)} is not for the {x.shape[3]} channels of x '
+      f'{list(x.shape)}'
+    )
+  if isinstance(padding, int):
+    padding = ((padding, padding), (padding, padding))
+  (top, bottom), (left, right) = padding
+  options = (
+    _pair(strides),
+    ((top, bottom), (left, right)),
+    (1, 1),
+    _pair(dilation),
+  )
+  if jax.default_backend() != 'cpu':
+    return _plain(x, kernel, *options)
+  # Where x differs between the devices of a `shard_map` and the kernel does
+  # not, its gradient must be summed over devices: the cast's transpose.
+  varying = _varying(x) | _varying(kernel)
+  return _closed(_cast(x, varying), _cast(kernel, varying), *options)
+
+
+def _pair(value: int | Pair) -> Pair:
+  return (value, value) if isinstance(value, int) else value
+
+
+def _varying(x: Array) -> frozenset[str]:
+  """Device axes of an enclosing `shard_map` that an array differs along."""
+  return frozenset(jax.typeof(x).mat.varying)
+
+
+def _cast(x: Array, varying: frozenset[str]) -> Array:
+  axes = tuple(varying - _varying(x))
+  return jax.lax.pcast(x, axes, to='varying') if axes else x
+
+
+def _plain(
+  x: Array,
+  kernel: Array,
+  strides: Pair,
+  padding: Padding,
+  x_dilation: Pair,
+  dilation: Pair,
+) -> Array:
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    window_strides=strides,
+    padding=padding,
+    lhs_dilation=x_dilation,
+    rhs_dilation=dilation,
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+
+
+_closed = jax.custom_vjp(_plain, nondiff_argnums=(2, 3, 4, 5))
+
+
+def _forward(
+  x: Array, kernel: Array, *options: object
+) -> tuple[Array, tuple[Array, Array]]:
+  return _plain(x, kernel, *options), (x, kernel)  # type: ignore[arg-type]
+
+
+def _backward(
+  strides: Pair,
+  padding: Padding,
+  x_dilation: Pair,
+  dilation: Pair,
+  inputs: tuple[Array, Array],
+  gradient: Array,
+) -> tuple[Array, Array]:
+  """Both gradients are convolutions again, strides and dilations swapped."""
+  x, kernel = inputs
+  to_x, to_kernel = [], []
+  for axis in (0, 1):
+    length = (x.shape[axis + 1] - 1) * x_dilation[axis] + 1
+    window = (kernel.shape[axis] - 1) * dilation[axis] + 1
+    reached = (gradient.shape[axis + 1] - 1) * strides[axis] + 1
+    before = padding[axis][0]
+    to_x.append((window - 1 - before, length + before - reached))
+    to_kernel.append((before, reached - length + window - 1 - before))
+  x_gradient = _closed(
+    gradient,
+    kernel[::-1, ::-1].swapaxes(2, 3),
+    x_dilation,
+    tuple(to_x),
+    strides,
+    dilation,
+  )
+  # Large batches fall out of the cache: four images at a time take a quarter
+  # of the time of sixty. More than 16 parts would take long to compile.
+  part = max(4, -(-len(x) // 16))
+  parts = [
+    _closed(
+      x[start : start + part].transpose(3, 1, 2, 0),
+      gradient[start : start + part].transpose(1, 2, 0, 3),
+      dilation,
+      tuple(to_kernel),
+      x_dilation,
+      strides,
+    )
+    for start in range(0, len(x), part)
+  ]
+  kernel_gradient = functools.reduce(jnp.add, parts)
+  return x_gradient, kernel_gradient.transpose(1, 2, 0, 3)
+
+
+_closed.defvjp(_forward, _backward)
+
+
+class Conv(nn.Module):
+  """`flax.linen.Conv` for images, on top of `convolution`.
+
+  Attributes:
+    features: channels of the output.
+    kernel_size: rows and columns of the kernel.
+    strides: of the window, in pixels.
+    padding: zeros on every side, in pixels.
+    kernel_dilation: distance between the taps, in pixels.
+    use_bias: add a bias.
+    dtype: of the computation; None keeps that of input and parameters.
+    kernel_init: initialiser of the kernel [kh, kw, c, features].
+    bias_init: initialiser of the bias [features].
+  """
+
+  features: int
+  kernel_size: Pair = (3, 3)
+  strides: int = 1
+  padding: int = 1
+  kernel_dilation: int = 1
+  use_bias: bool = True
+  dtype: jax.typing.DTypeLike | None = None
+  kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+  bias_init: nn.initializers.Initializer = nn.initializers.zeros
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Maps [b, h, w, c] to [b, h', w', features]."""
+    kernel = self.param(
+      'kernel',
+      self.kernel_init,
+      (*self.kernel_size, x.shape[-1], self.features),
+    )
+    bias = None
+    if self.use_bias:
+      bias = self.param('bias', self.bias_init, (self.features,))
+    x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+    x = convolution(
+      x,
+      kernel,
+      strides=self.strides,
+      padding=self.padding,
+      dilation=self.kernel_dilation,
+    )
+    return x if bias is None else x + bias[None, None, None]

@@ -1,0 +1,1 @@
+"""Rain and noise removal from a few images (TRNR)."""
