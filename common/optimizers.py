@@ -106,21 +106,24 @@ def make_optimizer(
   b2: float = 0.999,
   epsilon: float = 1e-8,
   clip_norm: float | None = None,
+  clip_value: float | None = None,
 ) -> optax.GradientTransformation:
   """An optimiser of the published recipes, as an optax chain.
 
   Args:
-    name: 'sgd' (Nesterov momentum, decay added to the gradient), 'adamw'
+    name: 'sgd' (Nesterov momentum, decay added to the gradient), 'adam' (decay
+      of all parameters added to the gradient, before the moments), 'adamw'
       (decoupled decay) or 'lamb' (decay in the update, trust ratio for the
       decayed parameters only).
     learning_rate: a number or an optax schedule.
     weight_decay: factor, >= 0.
     momentum: of 'sgd'.
-    b1: decay of the first moment of 'adamw' and 'lamb'.
+    b1: decay of the first moment of 'adam', 'adamw' and 'lamb'.
     b2: decay of the second moment.
     epsilon: added to the root of the second moment; LAMB publishes 1e-6.
     clip_norm: limit of the global gradient norm over all parameters together;
       None for no limit.
+    clip_value: limit of each entry of the gradient, applied first.
 
   Returns:
     An optax gradient transformation.
@@ -128,19 +131,22 @@ def make_optimizer(
   Raises:
     ValueError: unknown name.
 
-  Source: timm 0.6.5 optimisers, which the published recipes use.
+  Source: timm 0.6.5 optimisers, which the published recipes of RSD use, and
+  PyTorch's Adam, which those of TRNR and CoIC do.
   """
   mask = weight_decay_mask
   decay = optax.add_decayed_weights(weight_decay, mask)
   moments = optax.scale_by_adam(b1, b2, epsilon)
   chains = {
+    'adam': (optax.add_decayed_weights(weight_decay), moments),
     'sgd': (decay, optax.trace(momentum, nesterov=True)),
     'adamw': (moments, decay),
     'lamb': (moments, decay, optax.masked(optax.scale_by_trust_ratio(), mask)),
   }
   if name not in chains:
     raise ValueError(f'optimizer {name!r} must be one of {", ".join(chains)}')
-  clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+  clips = [optax.clip(clip_value)] if clip_value else []
+  clips += [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
   return optax.chain(
-    *clip, *chains[name], optax.scale_by_learning_rate(learning_rate)
+    *clips, *chains[name], optax.scale_by_learning_rate(learning_rate)
   )

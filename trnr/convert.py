@@ -272,7 +272,7 @@ def _shapes(network: models.RestorationNetwork) -> dict[str, Any]:
   """
   image = jnp.zeros((1, 31, 31, network.channels))
   options: dict[str, Any] = {}
-  if getattr(network, 'noise_map', False):
+  if network.needs_sigma:
     options['sigma'] = jnp.zeros((1,))
   created: dict[str, Any] = {}
 

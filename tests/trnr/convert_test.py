@@ -54,8 +54,7 @@ def test_round_trip(name, options):
   sizes = {} if name == 'ddn' else {'stages': 2}
   network = models.create(name, features=8, **sizes, **options)
   image = np.zeros((1, 31, 31, network.channels), 'f4')
-  noise = getattr(network, 'noise_map', False)
-  sigma = {'sigma': np.zeros((1,), 'f4')} if noise else {}
+  sigma = {'sigma': np.zeros((1,), 'f4')} if network.needs_sigma else {}
   variables = network.init(jax.random.key(0), image, **sigma)
   tensors = convert.to_torch(variables)
   assert models.create(**convert.describe(tensors)) == network

@@ -113,7 +113,9 @@ class MultiScaleBlock(nn.Module):
         )(branch)
         branch = leaky_relu(branch)
       branches.append(branch)
-    total = BatchNorm(dtype=self.dtype, name='norm')(sum(branches), train=train)
+    total = BatchNorm(dtype=self.dtype, name='norm')(
+      functools.reduce(jnp.add, branches), train=train
+    )
     if self.attention:
       total = ChannelAttention(dtype=self.dtype, name='attention')(total)
     return total + x[..., : self.features]

@@ -71,6 +71,11 @@ class MSResNet(RestorationNetwork):
   aggregate_input: bool = False
   noise_map: bool = False
 
+  @property
+  def needs_sigma(self) -> bool:
+    """Whether the strength of the noise must be given."""
+    return self.noise_map
+
   @nn.compact
   def __call__(
     self, image: Array, *, train: bool = False, sigma: Array | None = None

@@ -28,6 +28,11 @@ class RestorationNetwork(nn.Module):
   dtype: jax.typing.DTypeLike | None = None
   remat: bool = False
 
+  @property
+  def needs_sigma(self) -> bool:
+    """Whether the strength of the noise must be given."""
+    return False
+
   @abc.abstractmethod
   def __call__(
     self, image: Array, *, train: bool = False, sigma: Array | None = None

@@ -32,7 +32,7 @@ SMALL = {
 def shapes(network):
   image = jnp.zeros((1, 31, 31, network.channels))
   options = {}
-  if getattr(network, 'noise_map', False):
+  if network.needs_sigma:
     options['sigma'] = jnp.zeros((1,))
   return jax.eval_shape(
     lambda rng: network.init(rng, image, **options), jax.random.key(0)
