@@ -41,6 +41,32 @@ def device_key(rng: jax.Array, axis_name: str | None) -> jax.Array:
   return jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
 
 
+def varying_like(tree: PyTree, reference: PyTree) -> PyTree:
+  """Lets values differ between devices wherever some leaf of another tree does.
+
+  Inside `jax.shard_map`, the gradient of a device's loss with respect to a
+  value that all devices share is summed over the devices. Code that means this
+  device's gradient (an inner step of meta-learning), or that writes a gradient
+  down itself, calls this first; the sum then takes place where the derivative
+  passes this call.
+
+  Args:
+    tree: arrays.
+    reference: arrays, such as the batch of this device.
+
+  Returns:
+    The same values; outside of `shard_map` the same arrays.
+  """
+  axes = [jax.typeof(x).mat.varying for x in jax.tree.leaves(reference)]
+  union = frozenset().union(*axes)
+
+  def cast(x: jax.Array) -> jax.Array:
+    missing = tuple(union - jax.typeof(x).mat.varying)
+    return jax.lax.pcast(x, missing, to='varying') if missing else x
+
+  return jax.tree.map(cast, tree)
+
+
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
   """One axis, `AXIS_NAME`, over `devices` (all of them by default)."""
   chosen = np.asarray(jax.devices() if devices is None else devices)

@@ -16,6 +16,7 @@ import fnmatch
 import pathlib
 import pickle
 import re
+import zipfile
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -169,9 +170,9 @@ def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   """Reads named tensors.
 
   Args:
-    path: a .safetensors file, or what `torch.save` wrote (.pth, .pt, .bin):
-      named tensors, or a dict that has them under 'state_dict', 'model' or
-      'net'.
+    path: a .safetensors file; an .npz file of arrays; or what `torch.save`
+      wrote (.pth, .pt, .bin): named tensors, or a dict that has them under
+      'state_dict', 'model' or 'net'.
 
   Raises:
     ValueError: the file is of another kind, or cannot be read.
@@ -183,9 +184,15 @@ def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
       return safetensors.numpy.load_file(path)
     except safetensors.SafetensorError as error:
       raise ValueError(f'{path} is not a safetensors file: {error}') from error
+  if path.suffix == '.npz':
+    try:
+      with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+    except (ValueError, zipfile.BadZipFile) as error:
+      raise ValueError(f'{path} holds no plain arrays: {error}') from error
   if path.suffix in ('.pth', '.pt', '.bin'):
     return _read_torch(path)
-  raise ValueError(f'{path} must end in .safetensors, .pth, .pt or .bin')
+  raise ValueError(f'{path} must end in .safetensors, .npz, .pth, .pt or .bin')
 
 
 def write_tensors(path: str | pathlib.Path, tensors: Tensors) -> None:

@@ -106,6 +106,7 @@ def adapt(
   Source: Finn et al., "Model-Agnostic Meta-Learning", ICML 2017, algorithm 1;
   Ran et al., IEEE TIP 2023.
   """
+  params, batch_stats = distributed.varying_like((params, batch_stats), support)
 
   def body(carry: tuple[PyTree, PyTree], _: None) -> tuple[Any, Array]:
     params, batch_stats, loss = _inner_step(
@@ -187,6 +188,8 @@ def meta_loss(
       loss_fn, params, batch_stats, support, inner_learning_rate, first_order
     )
 
+  start = batch_stats
+  params, batch_stats = distributed.varying_like((params, batch_stats), tasks)
   if remat and not first_order:
     inner_step = jax.checkpoint(inner_step)
 
@@ -222,7 +225,7 @@ def meta_loss(
     totals, each = jax.lax.map(loss_of_task, tasks)
   statistics, *means = jax.lax.stop_gradient(each)
   statistics = _consecutive(
-    batch_stats,
+    start,
     statistics,
     decay=statistics_momentum ** (2 * inner_steps),
     axis_name=axis_name,

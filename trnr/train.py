@@ -67,7 +67,9 @@ def make_loss_fn(
   def loss_fn(
     params: PyTree, batch_stats: PyTree, batch: Batch
   ) -> tuple[Array, PyTree]:
-    options = {'sigma': batch['sigma']} if network.needs_sigma else {}
+    options: dict[str, Any] = {}
+    if network.needs_sigma:
+      options['sigma'] = batch['sigma']
     restored, state = network.apply(
       {'params': params, 'batch_stats': batch_stats},
       as_image(batch['input']),
@@ -170,8 +172,8 @@ def make_task_step(
         rates = state.model_state['inner_learning_rates']
       attenuator = None
       if 'attenuator' in params:
-        attenuator = lambda x: Attenuator().apply(  # noqa: E731
-          {'params': params['attenuator']}, x
+        attenuator = Attenuator(parent=None).bind(
+          {'params': params['attenuator']}
         )
       loss, outputs = adaptation.meta_loss(
         loss_fn,

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
+from common import distributed
 from common.array_types import Array, require_rank
 
 Pair = tuple[int, int]
@@ -61,24 +62,12 @@ def convolution(
   )
   if jax.default_backend() != 'cpu':
     return _plain(x, kernel, *options)
-  # Where x differs between the devices of a `shard_map` and the kernel does
-  # not, its gradient must be summed over devices: the cast's transpose.
-  varying = _varying(x) | _varying(kernel)
-  return _closed(_cast(x, varying), _cast(kernel, varying), *options)
+  x, kernel = distributed.varying_like((x, kernel), (x, kernel))
+  return _closed(x, kernel, *options)
 
 
 def _pair(value: int | Pair) -> Pair:
   return (value, value) if isinstance(value, int) else value
-
-
-def _varying(x: Array) -> frozenset[str]:
-  """Device axes of an enclosing `shard_map` that an array differs along."""
-  return frozenset(jax.typeof(x).mat.varying)
-
-
-def _cast(x: Array, varying: frozenset[str]) -> Array:
-  axes = tuple(varying - _varying(x))
-  return jax.lax.pcast(x, axes, to='varying') if axes else x
 
 
 def _plain(

@@ -17,9 +17,11 @@ def test_stored_values_and_gradients(case, golden):
   loss, gradient = jax.value_and_grad(
     lambda x: restoration_loss(x, target).mean()
   )(prediction)
-  np.testing.assert_allclose(loss, stored[f'total_{case}'], atol=1e-6)
+  # The window of the reference is rounded to float32.
+  np.testing.assert_allclose(loss, stored[f'total_{case}'], rtol=1e-5)
   expected = stored[f'grad_total_{case}'].transpose(0, 2, 3, 1)
-  np.testing.assert_allclose(gradient, expected, atol=1e-7, rtol=1e-4)
+  # Differences of local moments lose digits in float32.
+  np.testing.assert_allclose(gradient, expected, atol=3e-6)
   np.testing.assert_allclose(
     restoration_loss(prediction, target, ssim_weight=0.0).mean(),
     stored[f'l1_{case}'],

@@ -1,5 +1,7 @@
 """One update, against stored iterations and on many devices."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -159,23 +161,15 @@ def small_tasks(count=8, shots=2):
   }
 
 
-@pytest.mark.parametrize('kind', ['tasks', 'batches'])
-def test_one_device_equals_many(kind):
-  make = train.make_task_step if kind == 'tasks' else train.make_batch_step
-  batch = small_tasks()
-  if kind == 'batches':
-    # Eight equal rows, so that batch statistics do not depend on the device.
-    batch = jax.tree.map(lambda x: np.repeat(x[:1, 0], 8, 0), batch['support'])
-  expected, metrics = jax.jit(make(NETWORK, TX))(small_state(), batch)
+def assert_one_device_equals_many(make, state, batch):
+  expected, metrics = jax.jit(make())(state(), batch)
   mesh = distributed.make_mesh()
   for parallelism in distributed.PARALLELISMS:
     mapped = distributed.map_step(
-      make(NETWORK, TX, axis_name=distributed.AXIS_NAME),
-      mesh,
-      parallelism=parallelism,
+      make(axis_name=distributed.AXIS_NAME), mesh, parallelism=parallelism
     )
     found, found_metrics = mapped(
-      distributed.replicate(small_state(), mesh),
+      distributed.replicate(state(), mesh),
       distributed.shard_batch(batch, mesh, parallelism),
     )
     jax.tree.map(
@@ -183,6 +177,30 @@ def test_one_device_equals_many(kind):
       (found.params, found.model_state, found_metrics),
       (expected.params, expected.model_state, metrics),
     )
+
+
+def test_tasks_on_one_device_equal_many():
+  assert_one_device_equals_many(
+    functools.partial(train.make_task_step, NETWORK, TX),
+    small_state,
+    small_tasks(),
+  )
+
+
+def test_batches_on_one_device_equal_many():
+  # A network without batch statistics, which are each device's own.
+  network = models.create('adn', features=4, stages=1)
+  params = network.init(jax.random.key(0), jnp.zeros((1, 12, 12, 3)))['params']
+  assert_one_device_equals_many(
+    functools.partial(train.make_batch_step, network, TX),
+    lambda: TrainState.create(
+      params={'network': params},
+      model_state={'network': {}},
+      tx=TX,
+      rng=jax.random.key(0),
+    ),
+    jax.tree.map(lambda x: x[:, 0], small_tasks()['support']),
+  )
 
 
 @pytest.mark.parametrize(
