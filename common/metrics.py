@@ -176,8 +176,8 @@ class Protocol:
     colour: 'rgb' scores all channels as they are (grey images too), 'y' the
       luma of RGB images.
     clip: limit the prediction to [0, 1].
-    quantise: bring the prediction to 8 bits: 'none', 'round', or 'truncate'
-      for parity with programs that save images so.
+    quantise: bring both images to 8 bits: 'none', 'round', or 'truncate' the
+      prediction for parity with programs that save images so.
     round_luma: round luma to 8 bits, as MATLAB does for uint8 images.
     border: pixels cut off on each side, >= 0.
     window_size: side of the Gaussian window of SSIM in pixels.
@@ -224,6 +224,8 @@ PROTOCOLS: dict[str, Protocol] = {
   'trnr_rgb_saved': Protocol(quantise='truncate'),
   # The same of images that are saved as they should be.
   'rgb_8bit': Protocol(quantise='round'),
+  # Luma of 8-bit files, itself not rounded, as Python programs compute it.
+  'y_8bit': Protocol(colour='y', quantise='round'),
   # The MATLAB programs of the deraining field, on 8-bit files: luma of 8 bits.
   'matlab_y': Protocol(colour='y', quantise='round', round_luma=True),
   # CoIC's published figures: luma of the float output, pooled SSIM.
@@ -260,6 +262,8 @@ def score(
   if protocol.quantise != 'none':
     half = 0.5 if protocol.quantise == 'round' else 0.0
     prediction = jnp.floor(prediction * 255.0 + half) / 255.0
+    # Else equal images differ: the compiled division is off by a last bit.
+    target = jnp.floor(target * 255.0 + 0.5) / 255.0
   pair = [prediction, target]
   if protocol.colour == 'y':
     pair = [rgb_to_y(x, rounded=protocol.round_luma) for x in pair]

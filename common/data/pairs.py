@@ -1,0 +1,423 @@
+"""Sources of degraded and clean images of the same scene, or of clean ones.
+
+Element i of a source is a dict of `input` (degraded) and `target` (clean), both
+uint8 [height, width, channels] of one size; clean sources have `target` only.
+`names` says what element i is, in error messages and reports.
+"""
+
+import collections
+import dataclasses
+import importlib.resources
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import numpy as np
+
+from common.data import images
+from common.data.sources import Example, Split
+
+# Name: package, folder in it, file. Sizes in `embedded_photos`.
+_PHOTOS = {
+  'astronaut': ('skimage', 'data', 'astronaut.png'),
+  'chelsea': ('skimage', 'data', 'chelsea.png'),
+  'china': ('sklearn', 'datasets', 'images', 'china.jpg'),
+  'coffee': ('skimage', 'data', 'coffee.png'),
+  'flower': ('sklearn', 'datasets', 'images', 'flower.jpg'),
+  'motorcycle': ('skimage', 'data', 'motorcycle_left.png'),
+  'rocket': ('skimage', 'data', 'rocket.jpg'),
+}
+_TEST_PHOTOS = ('chelsea', 'china')
+
+
+class PairSource(Protocol):
+  """Random access to pairs, and their names."""
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """One name for each element."""
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int) -> Example: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArrayPairs:
+  """Pairs in memory; images may differ in size from pair to pair.
+
+  Attributes:
+    inputs: degraded images, uint8 [height, width, channels] each.
+    targets: clean images of the same shapes.
+    names: one for each pair.
+
+  Raises:
+    ValueError: the numbers of images and names differ, an image is not uint8
+      [height, width, channels], or a pair has two shapes.
+  """
+
+  inputs: Sequence[np.ndarray]
+  targets: Sequence[np.ndarray]
+  names: tuple[str, ...]
+
+  def __post_init__(self) -> None:
+    counts = len(self.inputs), len(self.targets), len(self.names)
+    if len(set(counts)) > 1:
+      raise ValueError(
+        f'{counts[0]} inputs, {counts[1]} targets and {counts[2]} names must '
+        'be equally many'
+      )
+    for index, name in enumerate(self.names):
+      _require_uint8(self[index], name=name)
+      _require_same_size(self[index], name=name)
+
+  def __len__(self) -> int:
+    return len(self.names)
+
+  def __getitem__(self, index: int) -> Example:
+    return {'input': self.inputs[index], 'target': self.targets[index]}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FilePairs:
+  """Pairs of image files that are read when asked for.
+
+  Attributes:
+    inputs: files of the degraded images.
+    targets: files of the clean images; one may serve several inputs.
+  """
+
+  inputs: tuple[pathlib.Path, ...]
+  targets: tuple[pathlib.Path, ...]
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """Input file names without their folder."""
+    return tuple(path.name for path in self.inputs)
+
+  def __len__(self) -> int:
+    return len(self.inputs)
+
+  def __getitem__(self, index: int) -> Example:
+    paths = self.inputs[index], self.targets[index]
+    degraded, clean = (images.read_rgb(path) for path in paths)
+    name = f'{paths[0]} and {paths[1]}'
+    example = {'input': degraded, 'target': clean}
+    _require_same_size(example, name=name)
+    return example
+
+
+def paired_folders(
+  input_folder: str | os.PathLike[str],
+  target_folder: str | os.PathLike[str],
+  *,
+  input_pattern: str = r'(.+)\.\w+',
+  target_pattern: str = r'(.+)\.\w+',
+) -> FilePairs:
+  """Degraded images in one folder, clean ones in another.
+
+  Files are images by their suffix; names that begin with a dot are passed
+  over. A pattern is a regular expression for a whole file name, whose first
+  group is the key that the two files of a pair share. A key of digits counts
+  as its number, so that '1' finds '001'. The defaults pair files of the same
+  name, whatever their suffix. Other layouts:
+
+  - `rain-001.png` with `norain-001.png`: `r'rain-(\\d+)\\.png'` and
+    `r'norain-(\\d+)\\.png'`;
+  - `norain-1x2.png` with `norain-1.png`: `r'norain-(\\d+)x2\\.png'` and
+    `r'norain-(\\d+)\\.png'`;
+  - `3_1.jpg` .. `3_14.jpg` with `3.jpg`: `r'(\\d+)_\\d+\\.jpg'` and
+    `r'(\\d+)\\.jpg'`. Any number of inputs may share a target.
+
+  Args:
+    input_folder: the degraded images.
+    target_folder: the clean images; may be the same folder.
+    input_pattern: of the file names there. With one folder for both, each
+      file must fit exactly one of the two patterns.
+    target_pattern: as above.
+
+  Returns:
+    A source in the order of the keys (numbers before words), then of the input
+    names, which reads files when asked for them.
+
+  Raises:
+    FileNotFoundError: a folder is absent.
+    ValueError: a folder has no images; a pattern has no group; a file does not
+      fit its pattern, or has no partner; two targets have the same key. The source raises it for
+      files that cannot be decoded and for pairs of different sizes.
+  """
+  for pattern in (input_pattern, target_pattern):
+    if re.compile(pattern).groups == 0:
+      raise ValueError(f'the pattern {pattern!r} has no group for the key')
+  same_folder = pathlib.Path(input_folder) == pathlib.Path(target_folder)
+  inputs = _by_key(input_folder, input_pattern, target_pattern, same_folder)
+  targets = _by_key(target_folder, target_pattern, input_pattern, same_folder)
+  for key, paths in targets.items():
+    if len(paths) > 1:
+      raise ValueError(
+        f'{paths[0]} and {paths[1]} are both the clean image {key!r}'
+      )
+  for one, other, folder in (
+    (inputs, targets, target_folder),
+    (targets, inputs, input_folder),
+  ):
+    if alone := [path for key in one.keys() - other for path in one[key]]:
+      raise ValueError(
+        f'{len(alone)} files have no partner in {folder}: {_listed(alone)}'
+      )
+  pairs = [
+    (path, targets[key][0])
+    for key in sorted(inputs, key=lambda key: (isinstance(key, str), key))
+    for path in inputs[key]
+  ]
+  return FilePairs(*(tuple(paths) for paths in zip(*pairs, strict=True)))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SideBySide:
+  """Files that hold both images of a pair, read when asked for.
+
+  Attributes:
+    paths: the files.
+    input_half: which half is the degraded image.
+  """
+
+  paths: tuple[pathlib.Path, ...]
+  input_half: Literal['left', 'right']
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """File names without their folder."""
+    return tuple(path.name for path in self.paths)
+
+  def __len__(self) -> int:
+    return len(self.paths)
+
+  def __getitem__(self, index: int) -> Example:
+    path = self.paths[index]
+    image = images.read_rgb(path)
+    if image.shape[1] % 2:
+      raise ValueError(
+        f'{path} is {image.shape[1]} pixels wide; two equal halves need an '
+        'even width'
+      )
+    halves = np.split(image, 2, axis=1)
+    degraded, clean = halves if self.input_half == 'left' else halves[::-1]
+    return {'input': degraded, 'target': clean}
+
+
+def side_by_side_folder(
+  folder: str | os.PathLike[str], *, input_half: Literal['left', 'right']
+) -> SideBySide:
+  """Files with the degraded image in one half and the clean one in the other.
+
+  Args:
+    folder: image files (`images.SUFFIXES`); names that begin with a dot are
+      passed over.
+    input_half: the half of the degraded image: 'left' for DID, 'right' for
+      Rain800 as published.
+
+  Returns:
+    A source in the natural order of the names (2 before 10).
+
+  Raises:
+    FileNotFoundError: there is no such folder.
+    ValueError: it has no images, or `input_half` is neither. The source
+      raises it for files that cannot be decoded or have an odd width.
+  """
+  if input_half not in ('left', 'right'):
+    raise ValueError(f"input_half = {input_half!r} must be 'left' or 'right'")
+  return SideBySide(tuple(_image_files(folder)), input_half)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CleanFiles:
+  """Clean images alone, read when asked for; elements have `target` only.
+
+  Attributes:
+    paths: the files.
+    grey: whether to give one channel instead of RGB.
+  """
+
+  paths: tuple[pathlib.Path, ...]
+  grey: bool = False
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """File names without their folder."""
+    return tuple(path.name for path in self.paths)
+
+  def __len__(self) -> int:
+    return len(self.paths)
+
+  def __getitem__(self, index: int) -> Example:
+    image = images.read_rgb(self.paths[index])
+    return {'target': _to_grey(image) if self.grey else image}
+
+
+def clean_folder(
+  folder: str | os.PathLike[str], *, grey: bool = False
+) -> CleanFiles:
+  """Clean images, to which the program adds the degradation itself.
+
+  Args:
+    folder: image files (`images.SUFFIXES`); names that begin with a dot are
+      passed over.
+    grey: give uint8 [height, width, 1]: the luma 0.299 R + 0.587 G + 0.114 B,
+      rounded, which leaves grey files as they are. Else RGB.
+
+  Returns:
+    A source of `target` in the natural order of the names (2 before 10).
+
+  Raises:
+    FileNotFoundError: there is no such folder.
+    ValueError: it has no images. The source raises it for files that cannot
+      be decoded.
+  """
+  return CleanFiles(tuple(_image_files(folder)), grey)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CleanArrays:
+  """Clean images in memory; elements have `target` only.
+
+  Attributes:
+    targets: uint8 [height, width, channels] each.
+    names: one for each image.
+
+  Raises:
+    ValueError: the numbers of images and names differ, or an image is not
+      uint8 [height, width, channels].
+  """
+
+  targets: Sequence[np.ndarray]
+  names: tuple[str, ...]
+
+  def __post_init__(self) -> None:
+    if len(self.targets) != len(self.names):
+      raise ValueError(
+        f'{len(self.targets)} targets and {len(self.names)} names must be '
+        'equally many'
+      )
+    for index, name in enumerate(self.names):
+      _require_uint8(self[index], name=name)
+
+  def __len__(self) -> int:
+    return len(self.names)
+
+  def __getitem__(self, index: int) -> Example:
+    return {'target': self.targets[index]}
+
+
+def embedded_photos(split: Split | None = None) -> dict[str, np.ndarray]:
+  """Seven natural photos that come with scikit-image and scikit-learn.
+
+  They are read from the installed packages, without a download.
+
+  | name | height x width | what | split |
+  |---|---|---|---|
+  | astronaut | 512 x 512 | portrait | train |
+  | chelsea | 300 x 451 | a cat | test |
+  | china | 427 x 640 | a temple | test |
+  | coffee | 400 x 600 | a cup | train |
+  | flower | 427 x 640 | a flower | train |
+  | motorcycle | 500 x 741 | a garage | train |
+  | rocket | 427 x 640 | a launch pad at dusk | train |
+
+  The split is ours, fixed, and by photo.
+
+  Args:
+    split: 'train' for five of them, 'test' for two, None for all.
+
+  Returns:
+    RGB in 0..255, uint8 [height, width, 3], by name in alphabetical order.
+
+  Raises:
+    ValueError: there is no such split.
+  """
+  if split not in ('train', 'test', None):
+    raise ValueError(f"split = {split!r} must be 'train', 'test' or None")
+  photos = {}
+  for name, (package, *parts) in _PHOTOS.items():
+    if split is None or (name in _TEST_PHOTOS) == (split == 'test'):
+      file = importlib.resources.files(package).joinpath(*parts)
+      photos[name] = images.decode_rgb(file.read_bytes(), name=name)
+  return photos
+
+
+def _require_uint8(example: Example, *, name: str) -> None:
+  for key, image in example.items():
+    if image.dtype != np.uint8 or image.ndim != 3:
+      raise ValueError(
+        f'{name}: {key} {image.dtype}{list(image.shape)} must be uint8 '
+        '[height, width, channels]'
+      )
+
+
+def _require_same_size(example: Example, *, name: str) -> None:
+  degraded, clean = example['input'].shape, example['target'].shape
+  if degraded != clean:
+    raise ValueError(
+      f'{name}: input {list(degraded)} and target {list(clean)} must have the '
+      'same [height, width, channels]'
+    )
+
+
+def _to_grey(image: np.ndarray) -> np.ndarray:
+  """Rounded luma [h, w, 1] of RGB [h, w, 3], both uint8, in integers."""
+  weighted = image.astype(np.int32) @ np.array((299, 587, 114), np.int32)
+  return ((weighted + 500) // 1000).astype(np.uint8)[..., None]
+
+
+def _natural(path: pathlib.Path) -> tuple[list[str | int], str]:
+  """Sorts '2.png' before '10.png'."""
+  parts = re.split(r'(\d+)', path.name)
+  # Words and numbers alternate, so like is compared with like.
+  return [int(p) if i % 2 else p for i, p in enumerate(parts)], path.name
+
+
+def _image_files(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
+  folder = pathlib.Path(folder)
+  if not folder.is_dir():
+    raise FileNotFoundError(f'there is no folder {folder}')
+  files = [
+    path
+    for path in folder.iterdir()
+    if path.suffix.lower() in images.SUFFIXES and not path.name.startswith('.')
+  ]
+  if not files:
+    raise ValueError(f'{folder} has no image files')
+  return sorted(files, key=_natural)
+
+
+def _by_key(
+  folder: str | os.PathLike[str], pattern: str, other: str, shared: bool
+) -> dict[str | int, list[pathlib.Path]]:
+  """Files by their key; those of the other pattern in a shared folder not."""
+  files: dict[str | int, list[pathlib.Path]] = collections.defaultdict(list)
+  unfit = []
+  for path in _image_files(folder):
+    match = re.fullmatch(pattern, path.name)
+    fits_other = shared and re.fullmatch(other, path.name) is not None
+    # In a shared folder a file of both patterns is as wrong as one of none.
+    if (match is not None) == fits_other:
+      unfit.append(path)
+    elif match is not None:
+      key = match[1]
+      files[int(key) if key.isdecimal() else key].append(path)
+  if unfit:
+    patterns = f'exactly one of {pattern!r} and {other!r}'
+    raise ValueError(
+      f'{len(unfit)} file names do not fit '
+      f'{patterns if shared else repr(pattern)}: {_listed(unfit)}'
+    )
+  return files
+
+
+def _listed(paths: Sequence[pathlib.Path], at_most: int = 5) -> str:
+  """The first names in order, and how many more there are."""
+  names = [str(path) for path in sorted(paths, key=_natural)]
+  rest = len(names) - at_most
+  return ', '.join(names[:at_most]) + (f' and {rest} more' if rest > 0 else '')

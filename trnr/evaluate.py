@@ -1,0 +1,273 @@
+"""Scores a network: `python -m trnr.evaluate --weights FILE --input A --target B`.
+
+Restores every pair of two folders; prints PSNR and SSIM per image and mean,
+under named protocols (`common.metrics.PROTOCOLS`). With `--sigmas`, the clean
+images of `--target` get noise of these strengths instead.
+"""
+
+import argparse
+import functools
+import json
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from common import compilation_cache, metrics, weight_conversion
+from common.array_types import Array, Variables
+from common.checkpoints import load_model
+from common.data import pairs
+from trnr import convert, models
+
+PROTOCOLS = ('trnr_rgb', 'y_8bit')
+
+
+class Score(NamedTuple):
+  """What one image scored under one protocol.
+
+  Attributes:
+    name: of the image.
+    protocol: its name.
+    psnr: in decibels.
+    ssim: in [-1, 1].
+    input_psnr: of the degraded image.
+    input_ssim: of the degraded image.
+  """
+
+  name: str
+  protocol: str
+  psnr: float
+  ssim: float
+  input_psnr: float
+  input_ssim: float
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def restore(
+  network: models.RestorationNetwork,
+  variables: Variables,
+  image: Array,
+  sigma: Array | None = None,
+) -> Array:
+  """Restores images by the running statistics, compiled once per size.
+
+  Args:
+    network: from `trnr.models.create`.
+    variables: of the network.
+    image: degraded, float [b, h, w, c], clean values in [0, 1].
+    sigma: of the noise, [b], for networks with a noise map.
+
+  Returns:
+    Float [b, h, w, c] in [0, 1].
+  """
+  options: dict[str, Any] = {} if sigma is None else {'sigma': sigma}
+  return network.apply(variables, image, **options).clip(0, 1)
+
+
+def evaluate(
+  network: models.RestorationNetwork,
+  variables: Variables,
+  source: pairs.PairSource,
+  *,
+  protocols: Sequence[str] = PROTOCOLS,
+  sigma: float | None = None,
+) -> list[Score]:
+  """Restores and scores all pairs, whole, whatever their size.
+
+  Args:
+    network: from `trnr.models.create`.
+    variables: of the network.
+    source: pairs of `input` and `target`, uint8 [h, w, c]. With `sigma`, the
+      input is the target plus noise: the draws come from one generator with
+      seed 0, image by image in the order of the source, and the sum is not
+      clipped.
+    protocols: names in `metrics.PROTOCOLS`.
+    sigma: standard deviation of the noise in units of 1/255, or None.
+
+  Returns:
+    One score for each image and protocol, in this order.
+
+  Raises:
+    ValueError: unknown protocol (lists them), or a pair cannot be read.
+
+  Source: Ran et al., the test programs.
+  """
+  for name in protocols:
+    if name not in metrics.PROTOCOLS:
+      raise ValueError(
+        f'protocol {name!r} must be one of {[*metrics.PROTOCOLS]}'
+      )
+  scores = []
+  for name, image, target in _images(source, sigma):
+    level = None
+    if network.needs_sigma:
+      level = jnp.full((1,), (sigma or 0) / 255, jnp.float32)
+    restored = restore(network, variables, image, level)
+    for protocol in protocols:
+      how = metrics.PROTOCOLS[protocol]
+      after = metrics.score(restored, target, how)
+      before = metrics.score(image, target, how)
+      numbers = [
+        float(x[0])
+        for x in (after['psnr'], after['ssim'], before['psnr'], before['ssim'])
+      ]
+      scores.append(Score(name, protocol, *numbers))
+  return scores
+
+
+def means(scores: Sequence[Score]) -> dict[str, float]:
+  """Means over images: `PROTOCOL_psnr` in decibels and `PROTOCOL_ssim`."""
+  found: dict[str, float] = {}
+  for protocol in dict.fromkeys(score.protocol for score in scores):
+    rows = [score for score in scores if score.protocol == protocol]
+    for field in ('psnr', 'ssim', 'input_psnr', 'input_ssim'):
+      numbers = [getattr(row, field) for row in rows]
+      found[f'{protocol}_{field}'] = float(np.mean(numbers))
+  return found
+
+
+def load_network(
+  path: str | pathlib.Path,
+) -> tuple[models.RestorationNetwork, Variables]:
+  """Reads a network of ours, or published weights.
+
+  Args:
+    path: a run folder, its `model.safetensors`, or published weights as
+      `trnr.convert` takes them.
+
+  Returns:
+    The module and its variables.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: the file is damaged or of no network of ours.
+  """
+  path = pathlib.Path(path)
+  if path.is_dir():
+    path = path / 'model.safetensors'
+  if not path.is_file():
+    raise FileNotFoundError(f'weights {path} are not there')
+  if path.suffix != '.safetensors' or not _is_ours(path):
+    tensors = weight_conversion.read_tensors(path)
+    variables = convert.from_torch(tensors)
+    return models.create(**convert.describe(tensors)), variables
+  variables, description = load_model(path)
+  return models.create(**description['model']), variables
+
+
+def _is_ours(path: pathlib.Path) -> bool:
+  """Whether a safetensors file describes its model, as ours do."""
+  with path.open('rb') as file:
+    length = int.from_bytes(file.read(8), 'little')
+    header = file.read(min(length, 10**8))
+  return b'"description"' in header
+
+
+def _images(
+  source: pairs.PairSource, sigma: float | None
+) -> Iterator[tuple[str, Array, Array]]:
+  generator = np.random.RandomState(0)
+  for index, name in enumerate(source.names):
+    pair = source[index]
+    target = pair['target'] / 255.0
+    if sigma is None:
+      image = pair['input'] / 255.0
+    else:
+      image = target + sigma / 255 * generator.standard_normal(target.shape)
+    yield (
+      name,
+      jnp.asarray(image, jnp.float32)[None],
+      jnp.asarray(target, jnp.float32)[None],
+    )
+
+
+def table(rows: Mapping[str, Mapping[str, float]]) -> str:
+  """Markdown of means by row name, one pair of columns per protocol."""
+  protocols = dict.fromkeys(
+    key.removesuffix('_input_psnr')
+    for row in rows.values()
+    for key in row
+    if key.endswith('_input_psnr')
+  )
+  header = ''.join(f' {p}, input | {p}, restored |' for p in protocols)
+  lines = [f'| |{header}', '|---|' + '---|---|' * len(protocols)]
+  for name, row in rows.items():
+    cells = ''.join(
+      f' {row[f"{p}_{before}psnr"]:.3f} / {row[f"{p}_{before}ssim"]:.4f} |'
+      for p in protocols
+      for before in ('input_', '')
+    )
+    lines.append(f'| {name} |{cells}')
+  return '\n'.join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Scores two folders; see the module, or `--help`."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument(
+    '--weights', required=True, help='run folder, or weights of any kind'
+  )
+  parser.add_argument('--input', help='folder of degraded images')
+  parser.add_argument('--target', required=True, help='folder of clean images')
+  for side in ('input', 'target'):
+    parser.add_argument(
+      f'--{side}_pattern',
+      default=r'(.+)\.\w+',
+      help='regular expression whose groups pair the file names',
+    )
+  parser.add_argument(
+    '--sigmas',
+    type=float,
+    nargs='+',
+    help='noise to add to the clean images, in units of 1/255',
+  )
+  parser.add_argument(
+    '--protocols',
+    nargs='+',
+    default=PROTOCOLS,
+    choices=metrics.PROTOCOLS,
+  )
+  parser.add_argument('--output', help='.json for the scores of each image')
+  options = parser.parse_args(arguments)
+  if (options.input is None) == (options.sigmas is None):
+    parser.error('give either --input or --sigmas')
+  compilation_cache.enable()
+  rows, every = {}, []
+  try:
+    network, variables = load_network(options.weights)
+    source: pairs.PairSource
+    if options.sigmas:
+      source = pairs.clean_folder(options.target, grey=network.channels == 1)
+    else:
+      source = pairs.paired_folders(
+        options.input,
+        options.target,
+        input_pattern=options.input_pattern,
+        target_pattern=options.target_pattern,
+      )
+    for sigma in options.sigmas or [None]:
+      scores = evaluate(
+        network, variables, source, protocols=options.protocols, sigma=sigma
+      )
+      for score in scores:
+        print(
+          f'{score.name}  {score.protocol}  {score.psnr:.3f} dB  '
+          f'{score.ssim:.4f}'
+        )
+      name = f'{len(source)} images'
+      rows[name if sigma is None else f'{name}, sigma {sigma:g}'] = means(
+        scores
+      )
+      every += [{'sigma': sigma, **score._asdict()} for score in scores]
+  except (ImportError, OSError, ValueError) as error:
+    parser.exit(1, f'{error}\n')
+  print(table(rows))
+  if options.output:
+    pathlib.Path(options.output).write_text(json.dumps(every, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+  main()
