@@ -7,6 +7,7 @@ Images are float [batch, h, w, channels] in [0, 1].
 
 import dataclasses
 import functools
+import math
 from typing import Literal
 
 import jax
@@ -24,6 +25,9 @@ from common.array_types import (
 # (k * range)^2 with k = 0.01 and 0.03 and images of range 1.
 _LUMINANCE_CONSTANT = 0.01**2
 _CONTRAST_CONSTANT = 0.03**2
+
+# Of R, G and B, in thousandths of a level for components in [0, 1].
+_LUMA_WEIGHTS = (65481, 128553, 24966)
 
 # Outputs of one small matrix product of the blur.
 _BLOCK = 32
@@ -148,22 +152,13 @@ def rgb_to_y(image: Array, *, rounded: bool = False) -> Array:
 
   Source: ITU-R BT.601-7, section 2.5.
   """
+  image = jnp.asarray(image)
   require_floating(image=image)
   require_rank(4, image=image)
-  if image.shape[-1] != 3:
-    raise ValueError(f'image {list(image.shape)} must be RGB, [batch, h, w, 3]')
   image = at_least_float32(image)
   if rounded:
-    # Thousandths in integers, since float32 cannot tell which side of a half
-    # some colours are on.
-    numbers = jnp.floor(image * 255.0 + 0.5).astype(jnp.int32)
-    weights = jnp.asarray((65481, 128553, 24966), jnp.int32)[None, None, None]
-    thousandths = (numbers * weights).sum(axis=-1, keepdims=True)
-    luma = 16 + (thousandths + 127500) // 255000
-    return luma.astype(image.dtype) / 255.0
-  weights = jnp.asarray((65.481, 128.553, 24.966), image.dtype)
-  luma = (image * weights[None, None, None]).sum(axis=-1, keepdims=True)
-  return (luma + 16.0) / 255.0
+    return _rounded_luma(jnp.floor(image * 255.0 + 0.5)) / 255.0
+  return _luma(image, peak=1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,22 +254,29 @@ def score(
   prediction, target = _checked(prediction, target)
   if protocol.clip:
     prediction = prediction.clip(0.0, 1.0)
+  peak = 1.0
   if protocol.quantise != 'none':
+    # Left as levels: the compiler fuses divisions with the subtraction, and
+    # then equal images differ by a last bit.
+    peak = 255.0
     half = 0.5 if protocol.quantise == 'round' else 0.0
-    prediction = jnp.floor(prediction * 255.0 + half) / 255.0
-    # Else equal images differ: the compiled division is off by a last bit.
-    target = jnp.floor(target * 255.0 + 0.5) / 255.0
+    prediction = jnp.floor(prediction * peak + half)
+    target = jnp.floor(target * peak + 0.5)
   pair = [prediction, target]
-  if protocol.colour == 'y':
-    pair = [rgb_to_y(x, rounded=protocol.round_luma) for x in pair]
+  if protocol.round_luma:
+    pair = [_rounded_luma(x) for x in pair]
+  elif protocol.colour == 'y':
+    pair = [_luma(x, peak=peak) for x in pair]
   if border := protocol.border:
     pair = [x[:, border:-border, border:-border] for x in pair]
-  decibels = psnr(*pair)
+  decibels = psnr(*pair) + 20.0 * math.log10(peak)
   if protocol.pooling:
     factor = max(1, round(min(pair[0].shape[1:3]) / 256))
     pair = [_average_pool(x, factor) for x in pair]
   similarity = ssim(
-    *pair, window_size=protocol.window_size, sigma=protocol.sigma
+    *(x / peak for x in pair),
+    window_size=protocol.window_size,
+    sigma=protocol.sigma,
   )
   return {'psnr': decibels, 'ssim': similarity}
 
@@ -286,6 +288,29 @@ def _checked(prediction: Array, target: Array) -> tuple[Array, Array]:
   require_rank(4, prediction=prediction, target=target)
   require_same_shape(prediction=prediction, target=target)
   return at_least_float32(prediction), at_least_float32(target)
+
+
+def _luma(image: Array, *, peak: float) -> Array:
+  """Luma of RGB images, both with this peak."""
+  _require_rgb(image)
+  weights = jnp.asarray(_LUMA_WEIGHTS, image.dtype) / 255000.0
+  luma = (image * weights[None, None, None]).sum(axis=-1, keepdims=True)
+  return luma + 16.0 * peak / 255.0
+
+
+def _rounded_luma(levels: Array) -> Array:
+  """Luma in whole levels of RGB images in levels 0..255, halves up."""
+  _require_rgb(levels)
+  # Thousandths in integers, since float32 cannot tell on which side of a half
+  # some colours are.
+  weights = jnp.asarray(_LUMA_WEIGHTS, jnp.int32)[None, None, None]
+  thousandths = (levels.astype(jnp.int32) * weights).sum(axis=-1, keepdims=True)
+  return (16 + (thousandths + 127500) // 255000).astype(levels.dtype)
+
+
+def _require_rgb(image: Array) -> None:
+  if image.shape[-1] != 3:
+    raise ValueError(f'image {list(image.shape)} must be RGB, [batch, h, w, 3]')
 
 
 def _average_pool(image: Array, factor: int) -> Array:

@@ -13,6 +13,7 @@ come one after the other.
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -20,7 +21,7 @@ from common import distributed
 from common.array_types import Array, ArrayLike, Batch, PyTree
 
 LossFunction = Callable[[PyTree, PyTree, Batch], tuple[Array, PyTree]]
-Attenuator = Callable[[Array], Array]
+Attenuate = Callable[[Array], Array]
 Tasks = Mapping[str, Batch]
 
 
@@ -36,6 +37,27 @@ class Adaptation(NamedTuple):
   params: PyTree
   batch_stats: PyTree
   losses: Array
+
+
+class Attenuator(nn.Module):
+  """Factors of the parameters from their mean gradients on a task.
+
+  Attributes:
+    smallest: lower bound of the factors; the upper one is 1.
+
+  Source: Baik et al., "Learning to Forget for Meta-Learning", CVPR 2020, as
+  the program of Ran et al. has it.
+  """
+
+  smallest: float = 0.7
+
+  @nn.compact
+  def __call__(self, mean_gradients: Array) -> Array:
+    """Maps [parameters] to [parameters] in (smallest, 1)."""
+    count = mean_gradients.shape[-1]
+    hidden = nn.relu(nn.Dense(count, name='hidden')(mean_gradients))
+    gate = nn.sigmoid(nn.Dense(count, name='gate')(hidden))
+    return self.smallest + (1 - self.smallest) * gate
 
 
 class MetaOutputs(NamedTuple):
@@ -130,7 +152,7 @@ def meta_loss(
   inner_steps: int = 2,
   first_order: bool = True,
   step_weights: Array | None = None,
-  attenuator: Attenuator | None = None,
+  attenuator: Attenuate | None = None,
   over_tasks: Literal['scan', 'vmap'] = 'scan',
   remat: bool = False,
   statistics_momentum: float = 0.9,
@@ -280,7 +302,7 @@ def _inner_step(
 
 def _attenuate(
   loss_fn: LossFunction,
-  attenuator: Attenuator,
+  attenuator: Attenuate,
   params: PyTree,
   batch_stats: PyTree,
   support: Batch,

@@ -1,4 +1,4 @@
-"""Scores a network: `python -m trnr.evaluate --weights FILE --input A --target B`.
+"""Scores a network: `python -m trnr.evaluate --weights W --input A --target B`.
 
 Restores every pair of two folders; prints PSNR and SSIM per image and mean,
 under named protocols (`common.metrics.PROTOCOLS`). With `--sigmas`, the clean
@@ -19,7 +19,7 @@ import numpy as np
 from common import compilation_cache, metrics, weight_conversion
 from common.array_types import Array, Variables
 from common.checkpoints import load_model
-from common.data import pairs
+from common.data import pair_transforms, pairs
 from trnr import convert, models
 
 PROTOCOLS = ('trnr_rgb', 'y_8bit')
@@ -64,7 +64,8 @@ def restore(
     Float [b, h, w, c] in [0, 1].
   """
   options: dict[str, Any] = {} if sigma is None else {'sigma': sigma}
-  return network.apply(variables, image, **options).clip(0, 1)
+  restored: Any = network.apply(variables, image, **options)
+  return restored.clip(0, 1)
 
 
 def evaluate(
@@ -168,20 +169,16 @@ def _is_ours(path: pathlib.Path) -> bool:
 
 def _images(
   source: pairs.PairSource, sigma: float | None
-) -> Iterator[tuple[str, Array, Array]]:
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
   generator = np.random.RandomState(0)
   for index, name in enumerate(source.names):
     pair = source[index]
-    target = pair['target'] / 255.0
+    target = pair['target']
     if sigma is None:
-      image = pair['input'] / 255.0
+      image = np.asarray(pair['input'] / 255, np.float32)
     else:
-      image = target + sigma / 255 * generator.standard_normal(target.shape)
-    yield (
-      name,
-      jnp.asarray(image, jnp.float32)[None],
-      jnp.asarray(target, jnp.float32)[None],
-    )
+      image = pair_transforms.add_gaussian_noise(target, sigma / 255, generator)
+    yield name, image[None], np.asarray(target / 255, np.float32)[None]
 
 
 def table(rows: Mapping[str, Mapping[str, float]]) -> str:

@@ -1,52 +1,27 @@
 """Training on tasks, or on plain batches for the baselines."""
 
+import logging
+import pathlib
 from collections.abc import Callable
 from typing import Any, Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import ml_collections
 import optax
 
-from common import distributed
-from common.array_types import Array, ArrayLike, Batch, PyTree
+from common import configuration, distributed, training_loop
+from common.array_types import Array, Batch, PyTree
+from common.checkpoints import Checkpoints, export_model
+from common.metric_writers import MetricWriter
+from common.progress import Chrono
 from common.train_state import TrainState
-from trnr import adaptation, losses
+from trnr import adaptation, evaluate, experiment, losses
 from trnr.models import RestorationNetwork
 
+_LOGGER = logging.getLogger(__name__)
+
 Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]]]
-
-
-def published_schedule(
-  *,
-  learning_rate: float,
-  final_learning_rate: float,
-  steps_per_epoch: int,
-  num_epochs: int,
-) -> optax.Schedule:
-  """The cosine over epochs of the published program, slips included.
-
-  The rate of an epoch is set after its first step, so that step still has the
-  rate of the epoch before; and after `num_epochs` the rate rises again.
-
-  Args:
-    learning_rate: of the first epoch.
-    final_learning_rate: of epoch `num_epochs`.
-    steps_per_epoch: length of an epoch.
-    num_epochs: length of the descent.
-
-  Returns:
-    A function of the step, for optax.
-
-  Source: Ran et al., the program.
-  """
-
-  def schedule(step: ArrayLike) -> Array:
-    epoch = jnp.maximum(jnp.asarray(step) - 1, 0) // steps_per_epoch
-    wave = 0.5 * (1 + jnp.cos(jnp.pi * epoch / num_epochs))
-    return final_learning_rate + (learning_rate - final_learning_rate) * wave
-
-  return schedule
 
 
 def make_loss_fn(
@@ -88,27 +63,6 @@ def make_loss_fn(
 def as_image(x: Array) -> Array:
   """Brings uint8 images in 0..255 to float32 in [0, 1]; leaves floats."""
   return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
-
-
-class Attenuator(nn.Module):
-  """Factors of the parameters from their mean gradients on a task.
-
-  Attributes:
-    smallest: lower bound of the factors; the upper one is 1.
-
-  Source: Baik et al., "Learning to Forget for Meta-Learning", CVPR 2020, as
-  the program of Ran et al. has it.
-  """
-
-  smallest: float = 0.7
-
-  @nn.compact
-  def __call__(self, mean_gradients: Array) -> Array:
-    """Maps [parameters] to [parameters] in (smallest, 1)."""
-    count = mean_gradients.shape[-1]
-    hidden = nn.relu(nn.Dense(count, name='hidden')(mean_gradients))
-    gate = nn.sigmoid(nn.Dense(count, name='gate')(hidden))
-    return self.smallest + (1 - self.smallest) * gate
 
 
 def make_task_step(
@@ -172,7 +126,7 @@ def make_task_step(
         rates = state.model_state['inner_learning_rates']
       attenuator = None
       if 'attenuator' in params:
-        attenuator = Attenuator(parent=None).bind(
+        attenuator = adaptation.Attenuator(parent=None).bind(
           {'params': params['attenuator']}
         )
       loss, outputs = adaptation.meta_loss(
@@ -266,3 +220,155 @@ def _with_statistics(state: TrainState, batch_stats: PyTree) -> dict[str, Any]:
   if 'batch_stats' in of_network:
     of_network['batch_stats'] = batch_stats
   return {**state.model_state, 'network': of_network}
+
+
+def make_step(parts: experiment.Experiment, axis_name: str | None) -> Step:
+  """Builds the update that a config asks for.
+
+  Args:
+    parts: from `experiment.build`.
+    axis_name: device axis of the batch; None on one device.
+
+  Returns:
+    `step(state, batch)` of `make_task_step` or `make_batch_step`.
+  """
+  config = parts.config
+  if config.sampling.name != 'rcs':
+    return make_batch_step(
+      parts.network,
+      parts.tx,
+      ssim_weight=config.loss.ssim_weight,
+      axis_name=axis_name,
+    )
+  block = config.adaptation
+  follows_outer = block.learning_rates == 'outer'
+  return make_task_step(
+    parts.network,
+    parts.tx,
+    ssim_weight=config.loss.ssim_weight,
+    inner_steps=block.inner_steps,
+    first_order=block.first_order,
+    inner_schedule=parts.schedule if follows_outer else None,
+    multi_step_epochs=block.multi_step_epochs,
+    steps_per_epoch=parts.steps_per_epoch,
+    over_tasks=block.over_tasks,
+    remat=block.remat,
+    axis_name=axis_name,
+  )
+
+
+def train_and_evaluate(
+  config: ml_collections.ConfigDict, workdir: str | pathlib.Path
+) -> dict[str, float]:
+  """Trains a network as a config says, from scratch or where it stopped.
+
+  Args:
+    config: as the files in `configs/trnr` build it.
+    workdir: folder of the run. It gets the resolved config, the patch
+      analysis, `metrics.jsonl`, checkpoints and at the end the network as
+      `model.safetensors`. Where it holds a checkpoint, the run goes on.
+
+  Returns:
+    Mean scores of the last state on the test pictures: for each protocol
+    `PROTOCOL_psnr` in decibels and `PROTOCOL_ssim`, and of the degraded
+    pictures `PROTOCOL_input_psnr` and `PROTOCOL_input_ssim`.
+
+  Raises:
+    ValueError: a config value or a checkpoint does not fit.
+    FloatingPointError: the loss is not finite any more.
+  """
+  workdir = pathlib.Path(workdir)
+  configuration.write(config, workdir)
+
+  # Devices, pictures, network, optimiser
+  mesh = distributed.make_mesh()
+  parts = experiment.build(config, workdir)
+  distributed.require_divisible(parts.batch_size, mesh)
+  parallelism = config.train.parallelism
+  state = distributed.replicate(parts.initial_state(), mesh)
+  count = sum(x.size for x in jax.tree.leaves(state.params['network']))
+  _LOGGER.info(
+    '%s: %d parameters, %d devices, in %s',
+    config.model.name,
+    count,
+    mesh.size,
+    workdir,
+  )
+  step_fn = distributed.map_step(
+    make_step(parts, distributed.AXIS_NAME),
+    mesh,
+    parallelism=parallelism,
+    donate_state=True,
+  )
+
+  def score(state: TrainState) -> dict[str, float]:
+    # On one device: the pictures differ in size.
+    variables = jax.device_get(experiment.network_variables(state))
+    found: dict[str, float] = {}
+    for sigma in config.eval.sigmas or (None,):
+      scores = evaluate.evaluate(
+        parts.network,
+        variables,
+        parts.test_pairs,
+        protocols=config.eval.protocols,
+        sigma=sigma,
+      )
+      prefix = '' if sigma is None else f'sigma{sigma:g}_'
+      found |= {prefix + k: x for k, x in evaluate.means(scores).items()}
+    return found
+
+  first_protocol = config.eval.protocols[0]
+  prefix = f'sigma{config.eval.sigmas[0]:g}_' if config.eval.sigmas else ''
+  best_metric = f'{prefix}{first_protocol}_psnr'
+  with Checkpoints(workdir, best_metric=best_metric) as checkpoints:
+    # Own checkpoint, or scratch
+    first_step, seconds, scores = 0, 0.0, {}
+    if checkpoints.last_step is not None:
+      state, progress = checkpoints.restore(state)
+      first_step = int(progress['data_position'])
+      seconds, scores = float(progress['seconds']), progress['scores']
+      _LOGGER.info('continuing from step %d', first_step)
+
+    # Loop
+    if first_step < config.train.num_steps:
+      writer = MetricWriter(
+        workdir,
+        num_steps=config.train.num_steps,
+        resumed_at=first_step,
+        tensorboard=config.train.tensorboard,
+      )
+      state, scores = training_loop.run(
+        state,
+        step_fn=step_fn,
+        batches=(
+          distributed.shard_batch(b, mesh, parallelism)
+          for b in parts.make_batches(first_step)
+        ),
+        evaluate=score,
+        chrono=Chrono(
+          num_steps=config.train.num_steps,
+          batch_size=parts.batch_size,
+          seconds_before=seconds,
+        ),
+        writer=writer,
+        checkpoints=checkpoints,
+        first_step=first_step,
+        num_steps=config.train.num_steps,
+        log_every_steps=config.train.log_every_steps,
+        eval_every_steps=config.train.eval_every_steps,
+        save_every_steps=config.train.save_every_steps,
+      )
+      writer.close()
+
+  # Export
+  if jax.process_index() == 0:
+    variables = dict(experiment.network_variables(state))
+    for collection in (state.params, state.model_state):
+      if 'inner_learning_rates' in collection:
+        variables['inner_learning_rates'] = collection['inner_learning_rates']
+    export_model(
+      workdir / experiment.MODEL_FILE,
+      variables,
+      {'model': parts.description, 'scores': scores},
+    )
+  return scores

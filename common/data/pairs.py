@@ -54,8 +54,8 @@ class ArrayPairs:
     names: one for each pair.
 
   Raises:
-    ValueError: the numbers of images and names differ, an image is not uint8
-      [height, width, channels], or a pair has two shapes.
+    ValueError: counts differ, an image is of another kind, or a pair has two
+      shapes.
   """
 
   inputs: Sequence[np.ndarray]
@@ -63,12 +63,7 @@ class ArrayPairs:
   names: tuple[str, ...]
 
   def __post_init__(self) -> None:
-    counts = len(self.inputs), len(self.targets), len(self.names)
-    if len(set(counts)) > 1:
-      raise ValueError(
-        f'{counts[0]} inputs, {counts[1]} targets and {counts[2]} names must '
-        'be equally many'
-      )
+    _require_as_many(self.names, inputs=self.inputs, targets=self.targets)
     for index, name in enumerate(self.names):
       _require_uint8(self[index], name=name)
       _require_same_size(self[index], name=name)
@@ -103,9 +98,8 @@ class FilePairs:
   def __getitem__(self, index: int) -> Example:
     paths = self.inputs[index], self.targets[index]
     degraded, clean = (images.read_rgb(path) for path in paths)
-    name = f'{paths[0]} and {paths[1]}'
     example = {'input': degraded, 'target': clean}
-    _require_same_size(example, name=name)
+    _require_same_size(example, name=f'{paths[0]} and {paths[1]}')
     return example
 
 
@@ -116,20 +110,16 @@ def paired_folders(
   input_pattern: str = r'(.+)\.\w+',
   target_pattern: str = r'(.+)\.\w+',
 ) -> FilePairs:
-  """Degraded images in one folder, clean ones in another.
+  r"""Degraded images in one folder, clean ones in another.
 
-  Files are images by their suffix; names that begin with a dot are passed
-  over. A pattern is a regular expression for a whole file name, whose first
-  group is the key that the two files of a pair share. A key of digits counts
-  as its number, so that '1' finds '001'. The defaults pair files of the same
-  name, whatever their suffix. Other layouts:
+  Files are images by their suffix, hidden ones are passed over. A pattern is a
+  regular expression for a whole file name; its first group is the key that the
+  two files of a pair share. A key of digits counts as its number, so that '1'
+  finds '001'. Any number of inputs may share a target. The defaults pair files
+  of the same name, whatever their suffix. Other layouts:
 
-  - `rain-001.png` with `norain-001.png`: `r'rain-(\\d+)\\.png'` and
-    `r'norain-(\\d+)\\.png'`;
-  - `norain-1x2.png` with `norain-1.png`: `r'norain-(\\d+)x2\\.png'` and
-    `r'norain-(\\d+)\\.png'`;
-  - `3_1.jpg` .. `3_14.jpg` with `3.jpg`: `r'(\\d+)_\\d+\\.jpg'` and
-    `r'(\\d+)\\.jpg'`. Any number of inputs may share a target.
+  - rain-001.png, norain-001.png: `r'rain-(\d+)\.png'`, `r'norain-(\d+)\.png'`;
+  - 3_1.jpg .. 3_14.jpg, 3.jpg: `r'(\d+)_\d+\.jpg'`, `r'(\d+)\.jpg'`.
 
   Args:
     input_folder: the degraded images.
@@ -145,8 +135,8 @@ def paired_folders(
   Raises:
     FileNotFoundError: a folder is absent.
     ValueError: a folder has no images; a pattern has no group; a file does not
-      fit its pattern, or has no partner; two targets have the same key. The source raises it for
-      files that cannot be decoded and for pairs of different sizes.
+      fit its pattern, or has no partner; two targets have the same key; or,
+      from the source, an image is damaged or a pair has two sizes.
   """
   for pattern in (input_pattern, target_pattern):
     if re.compile(pattern).groups == 0:
@@ -214,8 +204,7 @@ def side_by_side_folder(
   """Files with the degraded image in one half and the clean one in the other.
 
   Args:
-    folder: image files (`images.SUFFIXES`); names that begin with a dot are
-      passed over.
+    folder: files are images by their suffix, hidden ones are passed over.
     input_half: the half of the degraded image: 'left' for DID, 'right' for
       Rain800 as published.
 
@@ -224,8 +213,8 @@ def side_by_side_folder(
 
   Raises:
     FileNotFoundError: there is no such folder.
-    ValueError: it has no images, or `input_half` is neither. The source
-      raises it for files that cannot be decoded or have an odd width.
+    ValueError: it has no images, `input_half` is neither, or, from the
+      source, an image is damaged or has an odd width.
   """
   if input_half not in ('left', 'right'):
     raise ValueError(f"input_half = {input_half!r} must be 'left' or 'right'")
@@ -263,8 +252,7 @@ def clean_folder(
   """Clean images, to which the program adds the degradation itself.
 
   Args:
-    folder: image files (`images.SUFFIXES`); names that begin with a dot are
-      passed over.
+    folder: files are images by their suffix, hidden ones are passed over.
     grey: give uint8 [height, width, 1]: the luma 0.299 R + 0.587 G + 0.114 B,
       rounded, which leaves grey files as they are. Else RGB.
 
@@ -273,8 +261,7 @@ def clean_folder(
 
   Raises:
     FileNotFoundError: there is no such folder.
-    ValueError: it has no images. The source raises it for files that cannot
-      be decoded.
+    ValueError: it has no images, or, from the source, one is damaged.
   """
   return CleanFiles(tuple(_image_files(folder)), grey)
 
@@ -288,19 +275,14 @@ class CleanArrays:
     names: one for each image.
 
   Raises:
-    ValueError: the numbers of images and names differ, or an image is not
-      uint8 [height, width, channels].
+    ValueError: as of `ArrayPairs`.
   """
 
   targets: Sequence[np.ndarray]
   names: tuple[str, ...]
 
   def __post_init__(self) -> None:
-    if len(self.targets) != len(self.names):
-      raise ValueError(
-        f'{len(self.targets)} targets and {len(self.names)} names must be '
-        'equally many'
-      )
+    _require_as_many(self.names, targets=self.targets)
     for index, name in enumerate(self.names):
       _require_uint8(self[index], name=name)
 
@@ -314,19 +296,10 @@ class CleanArrays:
 def embedded_photos(split: Split | None = None) -> dict[str, np.ndarray]:
   """Seven natural photos that come with scikit-image and scikit-learn.
 
-  They are read from the installed packages, without a download.
-
-  | name | height x width | what | split |
-  |---|---|---|---|
-  | astronaut | 512 x 512 | portrait | train |
-  | chelsea | 300 x 451 | a cat | test |
-  | china | 427 x 640 | a temple | test |
-  | coffee | 400 x 600 | a cup | train |
-  | flower | 427 x 640 | a flower | train |
-  | motorcycle | 500 x 741 | a garage | train |
-  | rocket | 427 x 640 | a launch pad at dusk | train |
-
-  The split is ours, fixed, and by photo.
+  Read from the installed packages, without a download. To train: astronaut
+  (512 x 512 pixels), coffee (400 x 600), flower (427 x 640), motorcycle (500 x
+  741), rocket (427 x 640). To test: chelsea, a cat (300 x 451), and china, a
+  temple (427 x 640). The split is ours and fixed.
 
   Args:
     split: 'train' for five of them, 'test' for two, None for all.
@@ -345,6 +318,14 @@ def embedded_photos(split: Split | None = None) -> dict[str, np.ndarray]:
       file = importlib.resources.files(package).joinpath(*parts)
       photos[name] = images.decode_rgb(file.read_bytes(), name=name)
   return photos
+
+
+def _require_as_many(names: tuple[str, ...], **arrays: Sequence) -> None:
+  for key, values in arrays.items():
+    if len(values) != len(names):
+      raise ValueError(
+        f'{len(values)} {key} and {len(names)} names must be equally many'
+      )
 
 
 def _require_uint8(example: Example, *, name: str) -> None:
@@ -382,11 +363,8 @@ def _image_files(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
   folder = pathlib.Path(folder)
   if not folder.is_dir():
     raise FileNotFoundError(f'there is no folder {folder}')
-  files = [
-    path
-    for path in folder.iterdir()
-    if path.suffix.lower() in images.SUFFIXES and not path.name.startswith('.')
-  ]
+  files = [p for p in folder.iterdir() if p.suffix.lower() in images.SUFFIXES]
+  files = [path for path in files if not path.name.startswith('.')]
   if not files:
     raise ValueError(f'{folder} has no image files')
   return sorted(files, key=_natural)
@@ -408,16 +386,15 @@ def _by_key(
       key = match[1]
       files[int(key) if key.isdecimal() else key].append(path)
   if unfit:
-    patterns = f'exactly one of {pattern!r} and {other!r}'
+    fit = f'exactly one of {pattern!r} and {other!r}' if shared else pattern
     raise ValueError(
-      f'{len(unfit)} file names do not fit '
-      f'{patterns if shared else repr(pattern)}: {_listed(unfit)}'
+      f'{len(unfit)} file names do not fit {fit}: {_listed(unfit)}'
     )
   return files
 
 
-def _listed(paths: Sequence[pathlib.Path], at_most: int = 5) -> str:
+def _listed(paths: Sequence[pathlib.Path]) -> str:
   """The first names in order, and how many more there are."""
   names = [str(path) for path in sorted(paths, key=_natural)]
-  rest = len(names) - at_most
-  return ', '.join(names[:at_most]) + (f' and {rest} more' if rest > 0 else '')
+  more = f' and {len(names) - 5} more' if len(names) > 5 else ''
+  return ', '.join(names[:5]) + more

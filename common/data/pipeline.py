@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import grain
+import jax
 import numpy as np
 from absl import flags
 
@@ -33,6 +34,7 @@ def train_iterator(
   *,
   batch_size: int,
   seed: int,
+  shuffle: bool = True,
   start_step: int = 0,
   process_index: int = 0,
   process_count: int = 1,
@@ -41,10 +43,10 @@ def train_iterator(
   num_threads: int = 2,
   num_workers: int = 0,
 ) -> Iterator[Batch]:
-  """An endless stream of shuffled, augmented batches.
+  """An endless stream of augmented batches.
 
-  Every epoch has its own order and drops the examples that do not fill a
-  batch. Batch s of the stream is the same for any number of processes, of
+  Every epoch has its own order, with `shuffle`, and drops the examples that do
+  not fill a batch. Batch s of the stream is the same for any number of processes, of
   which number p of P yields rows p*b/P..(p+1)*b/P-1. To resume a run, pass the
   number of batches that it has consumed as `start_step`.
 
@@ -58,6 +60,8 @@ def train_iterator(
     transform: applied to each example, with a generator of its own.
     batch_size: examples in a batch over all processes.
     seed: of order and augmentation, >= 0.
+    shuffle: give every epoch its own order; sources that draw their elements
+      themselves are read as they come.
     start_step: number of the first batch, >= 0.
     process_index: number of this process, in 0..process_count-1.
     process_count: number of processes that share each batch.
@@ -88,7 +92,9 @@ def train_iterator(
   order_seed, example_seed, batch_seed = (
     int(s) for s in np.random.SeedSequence(seed).generate_state(3)
   )
-  data = grain.MapDataset.source(source).shuffle(order_seed)
+  data = grain.MapDataset.source(source)
+  if shuffle:
+    data = data.shuffle(order_seed)
   data = data[: steps_per_epoch * batch_size]
   data = data.random_map(transform, seed=example_seed)
   data = data.batch(batch_size // device_count)
@@ -201,6 +207,4 @@ def _end_with_parent(worker_index: int, worker_count: int) -> None:
 
 
 def _concatenate(parts: list[Batch]) -> Batch:
-  return {
-    key: np.concatenate([part[key] for part in parts]) for key in parts[0]
-  }
+  return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)

@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from common import distributed, layers
-from trnr import adaptation, convert, losses, models, train
+from trnr import adaptation, convert, experiment, losses, models, train
 from trnr.models import blocks
 
 VARIANTS = {
@@ -146,7 +146,7 @@ def test_stored_schedules(golden, published):
   )
   ours = convert.to_torch({**variables, 'inner_learning_rates': rates})
   np.testing.assert_allclose(ours['update_lr'], stored['inner_lr'], rtol=1e-6)
-  schedule = train.published_schedule(
+  schedule = experiment.published_schedule(
     learning_rate=float(stored['meta_lr']),
     final_learning_rate=float(stored['min_learning_rate']),
     steps_per_epoch=10,

@@ -1,0 +1,181 @@
+"""Histograms, their divergence, and online clustering by it."""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+BINS = 51
+_BIN_WIDTH = 5
+_SMOOTHING = 1e-5  # Added to counts, not to shares.
+_STEP = 0.05  # Share of the new patch when a centre moves.
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Clusters:
+  """What `cluster_patches` finds.
+
+  Attributes:
+    members: indices of the patches of each cluster in joining order; clusters
+      in the order of their foundation.
+    centres: float64 [clusters, size, size, c].
+  """
+
+  members: list[np.ndarray]
+  centres: np.ndarray
+
+  def labels(self, count: int) -> np.ndarray:
+    """Cluster of each of `count` patches, integers [count]."""
+    labels = np.full(count, -1)
+    for label, indices in enumerate(self.members):
+      labels[indices] = label
+    return labels
+
+
+def histograms(
+  patches: np.ndarray,
+  *,
+  joint: bool = False,
+  grey: Literal['patch', 'published'] = 'patch',
+) -> np.ndarray:
+  """Counts of intensities in bins of five.
+
+  Args:
+    patches: values in 0..255, uint8 or float [n, h, w, c].
+    joint: one histogram over all channels, not one for each.
+    grey: of patches with one channel, 'patch' counts all pixels; 'published'
+      counts the first three columns, each by itself, which is what the
+      published program does.
+
+  Returns:
+    Float64 [n, channels * 51], or [n, 51] of joint ones.
+
+  Source: Ran et al., the program.
+  """
+  if patches.shape[-1] == 1 and grey == 'published':
+    patches = patches[:, :, :3, 0]
+  # Whole bins are exact in uint8, and values of floats are never negative.
+  bins = np.minimum(patches // _BIN_WIDTH, BINS - 1).astype(np.int64)
+  parts = 1 if joint else patches.shape[-1]
+  bins = bins.reshape(len(patches), -1, parts)
+  # One bincount over all: each histogram has its own range of numbers.
+  ranges = np.arange(len(patches) * parts).reshape(len(patches), 1, parts)
+  counts = np.bincount(
+    (bins + BINS * ranges).ravel(), minlength=len(patches) * parts * BINS
+  )
+  return counts.reshape(len(patches), parts * BINS).astype(np.float64)
+
+
+def divergence(centres: np.ndarray, patches: np.ndarray) -> np.ndarray:
+  """Kullback-Leibler divergence of histograms, in bits.
+
+  Args:
+    centres: counts [m, k], the first argument of the divergence.
+    patches: counts [n, k].
+
+  Returns:
+    Float64 [m, n], >= 0.
+
+  Source: Ran et al., the program.
+  """
+  shares, negative_entropy = _centre_terms(centres)
+  return negative_entropy[:, None] - shares @ _log_shares(patches).T
+
+
+def cluster_patches(
+  patches: np.ndarray,
+  order: np.ndarray,
+  *,
+  threshold: float,
+  max_clusters: int,
+  merge_singles: bool = False,
+  grey_histogram: Literal['patch', 'published'] = 'patch',
+) -> Clusters:
+  """Online clustering: each patch joins the nearest centre or founds a new one.
+
+  A centre is an image; it moves by 0.05 towards each patch that joins below
+  the threshold. Once there are `max_clusters`, every patch joins the nearest,
+  and centres rest.
+
+  Args:
+    patches: values in 0..255, uint8 [n, size, size, c].
+    order: in which the patches are visited, a permutation [n].
+    threshold: largest divergence to join at, in bits.
+    max_clusters: at least 1.
+    merge_singles: at the end, let the only member of a cluster join the
+      nearest other one (as published for noise).
+    grey_histogram: see `histograms`.
+
+  Returns:
+    The clusters.
+
+  Raises:
+    ValueError: `max_clusters` is not positive, or `order` not a permutation.
+
+  Source: Ran et al., IEEE TIP 2023 (patch analysis), and its program.
+  """
+  if max_clusters < 1:
+    raise ValueError(f'max_clusters = {max_clusters} must be positive')
+  if not np.array_equal(np.sort(order), np.arange(len(patches))):
+    raise ValueError(
+      f'order {list(order.shape)} must be a permutation of the {len(patches)} '
+      'patches'
+    )
+  counts = histograms(patches, grey=grey_histogram)
+  width = counts.shape[1]
+  centres: list[np.ndarray] = []
+  members: list[list[int]] = []
+  shares = np.empty((max_clusters, width))
+  entropies = np.empty(max_clusters)
+
+  def place(label: int, centre_counts: np.ndarray) -> None:
+    shares[label], entropies[label] = (
+      x[0] for x in _centre_terms(centre_counts[None])
+    )
+
+  for index in order:
+    found = len(centres)
+    distances = (
+      entropies[:found] - shares[:found] @ _log_shares(counts[index][None])[0]
+    )
+    nearest = int(np.argmin(distances)) if found else -1
+    if found == max_clusters:
+      members[nearest].append(index)
+    elif found and distances[nearest] < threshold:
+      members[nearest].append(index)
+      centre = _STEP * patches[index] + (1 - _STEP) * centres[nearest]
+      centres[nearest] = centre
+      place(nearest, histograms(centre[None], grey=grey_histogram)[0])
+    else:
+      centres.append(patches[index].astype(np.float64))
+      members.append([index])
+      place(found, counts[index])
+  alive = np.ones(len(centres), bool)
+  if merge_singles:
+    for label, of_label in enumerate(members):
+      if len(of_label) != 1 or alive.sum() == 1:
+        continue
+      alive[label] = False
+      log_shares = _log_shares(counts[of_label])[0]
+      distances = (
+        entropies[: len(centres)] - shares[: len(centres)] @ log_shares
+      )
+      nearest = int(np.argmin(np.where(alive, distances, np.inf)))
+      members[nearest].append(of_label.pop())
+  kept = np.flatnonzero(alive)
+  return Clusters(
+    [np.array(members[label]) for label in kept],
+    np.stack([centres[label] for label in kept]),
+  )
+
+
+def _centre_terms(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Shares p [m, k] and sum of p log2 p [m]."""
+  smoothed = counts + _SMOOTHING
+  shares = smoothed / smoothed.sum(axis=1, keepdims=True)
+  return shares, (shares * np.log2(shares)).sum(axis=1)
+
+
+def _log_shares(counts: np.ndarray) -> np.ndarray:
+  smoothed = counts + _SMOOTHING
+  return np.log2(smoothed / smoothed.sum(axis=1, keepdims=True))
