@@ -46,9 +46,9 @@ def train_iterator(
   """An endless stream of augmented batches.
 
   Every epoch has its own order, with `shuffle`, and drops the examples that do
-  not fill a batch. Batch s of the stream is the same for any number of processes, of
-  which number p of P yields rows p*b/P..(p+1)*b/P-1. To resume a run, pass the
-  number of batches that it has consumed as `start_step`.
+  not fill a batch. Batch s of the stream is the same for any number of
+  processes, of which number p of P yields rows p*b/P..(p+1)*b/P-1. To resume a
+  run, pass the number of batches that it has consumed as `start_step`.
 
   With `num_workers` > 0 the work is done in that many child processes. These
   import the main module, so a script must guard its entry with

@@ -7,6 +7,11 @@ from common.layers.drop_path import DropPath
 from common.layers.gelu import gelu
 from common.layers.initializers import fan_in_uniform, uniform_within
 from common.layers.mlp import Mlp
+from common.layers.per_sample_convolution import (
+  per_sample_convolution,
+  per_sample_transposed_convolution,
+  transposed_convolution,
+)
 
 __all__ = [
   'BatchNorm',
@@ -17,5 +22,8 @@ __all__ = [
   'convolution',
   'fan_in_uniform',
   'gelu',
+  'per_sample_convolution',
+  'per_sample_transposed_convolution',
+  'transposed_convolution',
   'uniform_within',
 ]

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -22,6 +23,8 @@ def convolution(
   strides: int | Pair = 1,
   padding: int | Sequence[Pair] = 0,
   dilation: int | Pair = 1,
+  x_dilation: int | Pair = 1,
+  groups: int = 1,
 ) -> Array:
   """Convolution of images, with zeros around them.
 
@@ -34,10 +37,13 @@ def convolution(
 
   Args:
     x: float [b, h, w, c].
-    kernel: float [kh, kw, c, features].
+    kernel: float [kh, kw, c / groups, features].
     strides: of the window, in pixels.
     padding: zeros on every side, or (before, after) for rows and columns.
     dilation: distance between the taps of the kernel, in pixels.
+    x_dilation: spread the pixels of x out with zeros to this distance.
+    groups: parts of the channels that keep to themselves; with more than one
+      this is the plain convolution everywhere.
 
   Returns:
     Float [b, h', w', features].
@@ -46,7 +52,7 @@ def convolution(
     ValueError: a shape is wrong.
   """
   require_rank(4, x=x, kernel=kernel)
-  if x.shape[3] != kernel.shape[2]:
+  if x.shape[3] != kernel.shape[2] * groups:
     raise ValueError(
       f'kernel {list(kernel.shape)} is not for the {x.shape[3]} channels of x '
       f'{list(x.shape)}'
@@ -57,11 +63,11 @@ def convolution(
   options = (
     _pair(strides),
     ((top, bottom), (left, right)),
-    (1, 1),
+    _pair(x_dilation),
     _pair(dilation),
   )
-  if jax.default_backend() != 'cpu':
-    return _plain(x, kernel, *options)
+  if jax.default_backend() != 'cpu' or groups > 1:
+    return _plain(x, kernel, *options, groups)
   x, kernel = distributed.varying_like((x, kernel), (x, kernel))
   return _closed(x, kernel, *options)
 
@@ -77,6 +83,7 @@ def _plain(
   padding: Padding,
   x_dilation: Pair,
   dilation: Pair,
+  groups: int,
 ) -> Array:
   return jax.lax.conv_general_dilated(
     x,
@@ -86,16 +93,26 @@ def _plain(
     lhs_dilation=x_dilation,
     rhs_dilation=dilation,
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    feature_group_count=groups,
   )
 
 
-_closed = jax.custom_vjp(_plain, nondiff_argnums=(2, 3, 4, 5))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def _closed(
+  x: Array,
+  kernel: Array,
+  strides: Pair,
+  padding: Padding,
+  x_dilation: Pair,
+  dilation: Pair,
+) -> Array:
+  return _plain(x, kernel, strides, padding, x_dilation, dilation, 1)
 
 
 def _forward(
-  x: Array, kernel: Array, *options: object
+  x: Array, kernel: Array, *options: Any
 ) -> tuple[Array, tuple[Array, Array]]:
-  return _plain(x, kernel, *options), (x, kernel)  # type: ignore[arg-type]
+  return _closed(x, kernel, *options), (x, kernel)
 
 
 def _backward(

@@ -343,7 +343,7 @@ def test_command_there_and_back(tmp_path, capsys):
   [
     ('absent.safetensors', 'out.safetensors', 'absent.safetensors'),
     ('cut.safetensors', 'out.safetensors', 'is not a safetensors file'),
-    ('other.npz', 'out.safetensors', 'must end in .safetensors, .pth'),
+    ('other.txt', 'out.safetensors', 'must end in .safetensors, .npz'),
     ('whole.safetensors', 'out.pth', 'out.pth must end in .safetensors'),
     ('whole.safetensors', 'out.safetensors', 'missing conv1.weight'),
   ],

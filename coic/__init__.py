@@ -1,0 +1,3 @@
+"""Image deraining on mixed data, with kernels that follow the image (CoIC)."""
+
+__all__: list[str] = []

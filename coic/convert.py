@@ -1,0 +1,189 @@
+"""Published weights to our networks and back.
+
+  python -m coic.convert IN OUT --model NAME
+
+reads published weights (.safetensors, .npz, or .pth with the `convert` extra)
+and writes our variables as .safetensors; `--to coic` and `--to upstream` go the
+other way.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coic import models
+from common import checkpoints, weight_conversion
+from common.array_types import Variables
+from common.weight_conversion import Rules, Tensors
+
+NAMINGS = ('coic', 'upstream')
+
+
+def _modulated(layers: Mapping[str, str]) -> dict[str, str]:
+  """Rules for modulated layers from the names of the layers."""
+  rules = {}
+  for ours, theirs in layers.items():
+    rules[ours] = f'{theirs}.base_conv.conv'
+    for i, published in enumerate((0, 2, 4), 1):
+      rules[f'{ours}/generator/linear{i}'] = f'{theirs}.g2pa_wgen.{published}'
+  return rules
+
+
+_BRN_PARTS = {'input': 'conv0', 'output': 'conv'}
+_BRN_PARTS |= {f'lstm_{gate}': f'conv_{gate}' for gate in 'ifgo'}
+_BRN_BRANCHES = {'rain': '_r', 'background': ''}
+
+# By network, of the program of CoIC.
+_RULES: Mapping[str, Rules] = {
+  'brn': _modulated(
+    {
+      f'iteration/{branch}/{ours}': f'{theirs}{suffix}.conv'
+      for branch, suffix in _BRN_BRANCHES.items()
+      for ours, theirs in _BRN_PARTS.items()
+    }
+    | {
+      f'iteration/{branch}/block{{b}}_conv{{i}}': (
+        f'res_conv{{b}}{suffix}.conv{{i}}'
+      )
+      for branch, suffix in _BRN_BRANCHES.items()
+    }
+  ),
+}
+# By network, of the program that it comes from, where the names differ.
+_UPSTREAM_RULES: Mapping[str, Rules] = {
+  'brn': {
+    f'iteration/{branch}/{ours}': f'{theirs}{suffix}.0'
+    for branch, suffix in _BRN_BRANCHES.items()
+    for ours, theirs in _BRN_PARTS.items()
+  }
+  | {
+    f'iteration/{branch}/block{{b}}_conv{i}': (
+      f'res_conv{{b}}{suffix}.{2 * i - 2}'
+    )
+    for branch, suffix in _BRN_BRANCHES.items()
+    for i in (1, 2)
+  },
+}
+
+
+def from_torch(
+  name: str, state_dict: Tensors, **options: Any
+) -> dict[str, Any]:
+  """Variables of one of our networks from published weights.
+
+  Every tensor must be used and every variable found, in its shape.
+
+  Args:
+    name: one of `coic.models.names()`.
+    state_dict: arrays by published name, in PyTorch's layout. The network is
+      modulated if there are generators among them.
+    **options: fields of the network, as in `coic.models.create`.
+
+  Returns:
+    Variables as `model.init` has them, as NumPy arrays.
+
+  Raises:
+    ValueError: the tensors differ from those that are needed; the message
+      lists every one. Or the network is unknown, or does not take the options.
+  """
+  model = models.create(name, **_description(state_dict, options))
+  image = jax.ShapeDtypeStruct((1, 128, 128, 3), jnp.float32)
+  template = jax.eval_shape(model.init, jax.random.key(0), image)
+  found, differences = min(
+    (
+      weight_conversion.from_torch(state_dict, template, rules)
+      for rules in _fitting_rules(name, template)
+    ),
+    key=lambda result: len(result[1].missing),
+  )
+  if differences:
+    raise ValueError(f'these tensors are not those of {name}:\n{differences}')
+  return weight_conversion.unflatten(found)
+
+
+def to_torch(
+  name: str, variables: Variables, *, naming: str = 'coic'
+) -> dict[str, np.ndarray]:
+  """Published names for one of our networks; inverse of `from_torch`.
+
+  Args:
+    name: one of `coic.models.names()`.
+    variables: variables of that network.
+    naming: 'coic'; or 'upstream' for the names of the program that a network
+      comes from, where they differ, which know no generators.
+
+  Returns:
+    Arrays by published name, in PyTorch's layout.
+
+  Raises:
+    ValueError: the network or the naming is unknown, or the variables are of
+      another kind of network.
+  """
+  tables = {'coic': _RULES, 'upstream': _UPSTREAM_RULES}
+  if naming not in tables:
+    raise ValueError(f'naming {naming!r} must be one of {NAMINGS}')
+  if name not in tables[naming]:
+    raise ValueError(
+      f'{name!r} has no {naming} names; these have: '
+      + ', '.join(tables[naming])
+    )
+  return weight_conversion.to_torch(variables, tables[naming][name])
+
+
+def _fitting_rules(name: str, template: Variables) -> list[Rules]:
+  """The rules that name all variables of a network."""
+  fitting = [_RULES[name]]
+  if 'generator' not in str(jax.tree.structure(template)):
+    fitting += [_UPSTREAM_RULES[name]] if name in _UPSTREAM_RULES else []
+  return fitting
+
+
+def _description(
+  state_dict: Tensors, options: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Arguments of `models.create` for published weights."""
+  modulated = any('.g2pa_wgen.' in tensor for tensor in state_dict)
+  return {'modulated': modulated, **options}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Converts a file; see the module, or `--help`."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('input', metavar='IN')
+  parser.add_argument('output', metavar='OUT', help='.safetensors')
+  parser.add_argument('--model', required=True, choices=models.names())
+  parser.add_argument(
+    '--unused_generators',
+    action='store_true',
+    help='keep the generators of 1x1 layers, which do nothing',
+  )
+  parser.add_argument(
+    '--to', choices=NAMINGS, help='from our variables to these names'
+  )
+  options = parser.parse_args(arguments)
+  if not options.output.endswith('.safetensors'):
+    parser.error(f'OUT {options.output} must end in .safetensors')
+  try:
+    tensors = weight_conversion.read_tensors(options.input)
+    if options.to:
+      variables = weight_conversion.unflatten(tensors)
+      tensors = to_torch(options.model, variables, naming=options.to)
+      weight_conversion.write_tensors(options.output, tensors)
+    else:
+      network = {'unused_generators': options.unused_generators}
+      variables = from_torch(options.model, tensors, **network)
+      description = {'name': options.model, **_description(tensors, network)}
+      checkpoints.export_model(
+        options.output, variables, {'model': description}
+      )
+  except (ImportError, OSError, ValueError) as error:
+    parser.exit(1, f'{error}\n')
+  print(f'{options.output}: {len(tensors)} tensors of {options.model}')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,383 @@
+"""CoI-M: convolutions whose kernels follow the picture, and their parts.
+
+A modulated layer multiplies its kernel by a mask, one for each picture. A
+small generator makes the mask out of the picture's embedding z and the average
+of the layer's own input. Without z the layer is an ordinary convolution.
+
+Parameters of a layer: `kernel`, `bias`, and `generator/linear{1,2,3}`. They
+exist whichever way the layer is initialised, so that a network can be trained
+without z first and with z later.
+"""
+
+import math
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen import dtypes
+
+from common import layers
+from common.array_types import (
+  Array,
+  at_least_float32,
+  require_floating,
+  require_rank,
+  require_same_batch,
+)
+from common.layers import fan_in_uniform, uniform_within
+
+MaskLayout = Literal['published', 'paired']
+Size = int | tuple[int, int]
+
+EMBEDDING_FEATURES = 128  # Width of z in the published networks.
+
+
+def mask_gate(rows: Array, columns: Array) -> Array:
+  """Gate t of a mask: how strongly each pair of channels follows the window.
+
+  1 / t acts as the temperature of the softmax in `kernel_masks`.
+
+  Args:
+    rows: one number per row, v, float [b, rows].
+    columns: one number per column, u, float [b, columns].
+
+  Returns:
+    sigmoid(v[r] + u[q]), float [b, rows, columns], in (0, 1).
+
+  Source: CoIC, CoI-M (step 3 of the published program's layer).
+  """
+  return nn.sigmoid(rows[:, :, None] + columns[:, None, :])
+
+
+def kernel_masks(
+  gate: Array, window: Array, *, layout: MaskLayout = 'published'
+) -> Array:
+  """Masks for the kernels of a batch.
+
+  A softmax over the positions of the window, of the window's logits times the
+  gate, times their number: every pair of channels has a mask of mean 1.
+
+  The axes of a kernel are [height, width, rows, columns]: rows are input and
+  columns output channels; in a transposed convolution rows are output and
+  columns input channels. The published program reads its array of masks,
+  [rows, columns], as [columns, rows] without transposing it. So where both
+  numbers are equal, the two kinds of channels swap roles, and where they are
+  not, they are scrambled (a depthwise kernel has one row and stays as it is).
+  Learning works either way, but weights only fit the layout that they were
+  trained with.
+
+  Args:
+    gate: of `mask_gate`, float [b, rows, columns].
+    window: logits of the window's positions, row by row, float [b, positions].
+    layout: 'published' as described; 'paired' gives each mask the gate of its
+      own row and column.
+
+  Returns:
+    Float [b, positions, rows, columns], positive.
+
+  Raises:
+    ValueError: the layout is neither.
+
+  Source: CoIC, CoI-M (steps 4 to 6 of the published program's layer).
+  """
+  if layout not in ('published', 'paired'):
+    raise ValueError(f"mask layout {layout!r} must be 'published' or 'paired'")
+  if layout == 'published':
+    batch, rows, columns = gate.shape
+    gate = gate.reshape(batch, columns, rows).swapaxes(1, 2)
+  logits = window[:, :, None, None] * gate[:, None]
+  return window.shape[1] * nn.softmax(logits, axis=1)
+
+
+class MaskGenerator(nn.Module):
+  """Makes gate and window of a layer's masks from the layer's context.
+
+  Attributes:
+    hidden_features: width of the first hidden layer; of the second it is 16.
+    rows: rows of the kernel, see `kernel_masks`.
+    columns: columns of the kernel.
+    positions: number of positions in the window.
+    linear_init: initialiser of the kernels, with biases of zero; None means
+      PyTorch's default for both.
+
+  Source: CoIC, CoI-M (the published program's `g2pa_wgen`).
+  """
+
+  hidden_features: int
+  rows: int
+  columns: int
+  positions: int
+  linear_init: nn.initializers.Initializer | None = None
+
+  @nn.compact
+  def __call__(self, context: Array) -> tuple[Array, Array]:
+    """Maps a context.
+
+    Args:
+      context: z and the average of the layer's input, float32 [b, features].
+
+    Returns:
+      The gate, float32 [b, rows, columns], and the window's logits, float32
+      [b, positions].
+    """
+    outputs = self.columns + self.rows + self.positions
+    widths = (self.hidden_features, 16, outputs)
+    for i, features in enumerate(widths, 1):
+      context = _linear(features, context, self.linear_init, f'linear{i}')
+      context = nn.relu(context) if i < len(widths) else context
+    columns, rows, window = jnp.split(
+      context, (self.columns, self.columns + self.rows), axis=1
+    )
+    return mask_gate(rows, columns), window
+
+
+class _ModulatedLayer(nn.Module):
+  """What the two modulated layers have in common."""
+
+  features: int
+  kernel_size: Size
+  strides: Size = 1
+  padding: Size | None = None
+  use_bias: bool = True
+  embedding_features: int | None = EMBEDDING_FEATURES
+  mask_layout: MaskLayout = 'published'
+  unused_generator: bool = False
+  linear_init: nn.initializers.Initializer | None = None
+  dtype: jax.typing.DTypeLike | None = None
+
+  def _check(self, x: Array, z: Array | None) -> None:
+    require_floating(x=x)
+    require_rank(4, x=x)
+    if z is None:
+      return
+    require_floating(z=z)
+    require_rank(2, z=z)
+    require_same_batch(x=x, z=z)
+    if self.embedding_features is None:
+      raise ValueError(
+        f'z {list(z.shape)} is of no use to a layer without generator '
+        '(embedding_features=None)'
+      )
+    if z.shape[1] != self.embedding_features:
+      raise ValueError(
+        f'z {list(z.shape)} must be [batch, {self.embedding_features}]'
+      )
+
+  def _operands(
+    self, x: Array, z: Array | None, rows: int, columns: int, hidden: int
+  ) -> tuple[Array, Array, Array | None]:
+    """Input, kernel (one per picture if modulated) and bias, in one dtype."""
+    size = _pair(self.kernel_size)
+    positions = math.prod(size)
+    shape = (*size, rows, columns)
+    kernel = self.param('kernel', fan_in_uniform(), shape, jnp.float32)
+    bias = None
+    if self.use_bias:
+      limit = (positions * rows) ** -0.5
+      bias = self.param(
+        'bias', uniform_within(limit), (self.features,), jnp.float32
+      )
+    modulated = positions > 1
+    if self.embedding_features is not None and (
+      modulated or self.unused_generator
+    ):
+      generator = MaskGenerator(
+        hidden, rows, columns, positions, self.linear_init, name='generator'
+      )
+      if self.is_initializing():  # Parameters exist in either mode.
+        width = self.embedding_features + x.shape[-1]
+        generator(jnp.zeros((1, width), jnp.float32))
+      if z is not None and modulated:
+        mean = at_least_float32(x).mean((1, 2))
+        gate, window = generator(
+          jnp.concatenate([z.astype(mean.dtype), mean], 1)
+        )
+        self.sow('intermediates', 'gate', gate)
+        self.sow('intermediates', 'window', window)
+        masks = kernel_masks(gate, window, layout=self.mask_layout)
+        kernel = kernel[None] * masks.reshape(-1, *kernel.shape)
+    x, kernel, bias = dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+    return x, kernel, bias
+
+
+class ModulatedConv(_ModulatedLayer):
+  """A convolution with one kernel per picture.
+
+  Layers of a 1x1 kernel are never modulated.
+
+  Attributes:
+    features: number of output channels.
+    kernel_size: height and width of the kernel, or both as one number; so are
+      the next three.
+    strides: steps of the window.
+    padding: zeros on each side; None means dilation * (kernel size - 1) / 2,
+      rounded down, which keeps the size where the stride is 1 and the kernel
+      is odd.
+    dilation: distance between the window's positions.
+    groups: number of groups of channels that do not mix.
+    use_bias: add a bias per output channel, not modulated.
+    embedding_features: width of z; None makes no generator.
+    mask_layout: see `kernel_masks`.
+    unused_generator: make the generator of a 1x1 kernel too, which is never
+      used, as published weights have it.
+    linear_init: initialiser of the generator's kernels, with biases of zero;
+      None means PyTorch's default.
+    dtype: of the convolution; None promotes input and parameters. The mask is
+      computed in float32.
+
+  Differs from the reference: a grouped layer of less than 16 output channels
+  has a generator of hidden width 1, not 0.
+
+  Source: CoIC, CoI-M.
+  """
+
+  dilation: Size = 1
+  groups: int = 1
+
+  @nn.compact
+  def __call__(self, x: Array, z: Array | None = None) -> Array:
+    """Convolves.
+
+    With `mutable=['intermediates']` it also gives `gate` and `window` of its
+    masks, see `MaskGenerator`.
+
+    Args:
+      x: float [b, h, w, c].
+      z: embeddings, float [b, embedding_features]; None means an ordinary
+        convolution.
+
+    Returns:
+      Float [b, h', w', features].
+
+    Raises:
+      ValueError: shapes do not fit, or the groups do not divide the channels.
+    """
+    self._check(x, z)
+    channels = x.shape[-1]
+    if channels % self.groups or self.features % self.groups:
+      raise ValueError(
+        f'{self.groups} groups do not divide {channels} input and '
+        f'{self.features} output channels'
+      )
+    grouped = self.groups > 1
+    hidden = max(1, self.features // 16) if grouped else self.features
+    x, kernel, bias = self._operands(
+      x, z, channels // self.groups, self.features, hidden
+    )
+    convolve = (
+      layers.convolution if kernel.ndim == 4 else layers.per_sample_convolution
+    )
+    size, dilation = _pair(self.kernel_size), _pair(self.dilation)
+    x = convolve(
+      x,
+      kernel,
+      strides=_pair(self.strides),
+      padding=_padding(self.padding, size, dilation),
+      dilation=dilation,
+      groups=self.groups,
+    )
+    return x if bias is None else x + bias[None, None, None]
+
+
+class ModulatedConvTranspose(_ModulatedLayer):
+  """A transposed convolution with one kernel per picture.
+
+  The adjoint of a convolution: each input pixel paints its kernel, times its
+  value, into the output. The kernel is [height, width, output channels, input
+  channels].
+
+  Attributes:
+    features: number of output channels.
+    kernel_size: height and width of the kernel, or both as one number; so are
+      the next two.
+    strides: distance between the painted kernels.
+    padding: rows and columns cut off each side of the output; None means
+      (kernel size - 1) / 2, rounded down.
+    use_bias: add a bias per output channel, not modulated.
+    embedding_features: width of z; None makes no generator.
+    mask_layout: see `kernel_masks`.
+    unused_generator: make the generator of a 1x1 kernel too.
+    linear_init: initialiser of the generator's kernels, with biases of zero;
+      None means PyTorch's default.
+    dtype: of the convolution; None promotes input and parameters. The mask is
+      computed in float32.
+
+  Source: CoIC, CoI-M (used for up-sampling in DGUNet and IDT).
+  """
+
+  @nn.compact
+  def __call__(self, x: Array, z: Array | None = None) -> Array:
+    """Paints; see `ModulatedConv.__call__`."""
+    self._check(x, z)
+    x, kernel, bias = self._operands(
+      x, z, self.features, x.shape[-1], self.features
+    )
+    convolve = (
+      layers.transposed_convolution
+      if kernel.ndim == 4
+      else layers.per_sample_transposed_convolution
+    )
+    x = convolve(
+      x,
+      kernel,
+      strides=_pair(self.strides),
+      padding=_padding(self.padding, _pair(self.kernel_size), (1, 1)),
+    )
+    return x if bias is None else x + bias[None, None, None]
+
+
+class ContextBranch(nn.Module):
+  """Turns z into what is added to the source of an attention's keys and values.
+
+  Attributes:
+    features: width of the attention.
+    linear_init: initialiser of the kernel, with a bias of zero; None means
+      PyTorch's default.
+    dtype: of the result; None keeps that of z.
+
+  Source: CoIC, CoI-M in transformers.
+  """
+
+  features: int
+  linear_init: nn.initializers.Initializer | None = None
+  dtype: jax.typing.DTypeLike | None = None
+
+  @nn.compact
+  def __call__(self, z: Array) -> Array:
+    """Maps embeddings [b, embedding_features] to [b, features]."""
+    branch = _linear(self.features, nn.silu(z), self.linear_init, 'linear')
+    return branch.astype(self.dtype or z.dtype)
+
+
+def _linear(
+  features: int,
+  x: Array,
+  kernel_init: nn.initializers.Initializer | None,
+  name: str,
+) -> Array:
+  """A linear layer inside the calling module."""
+  limit = x.shape[-1] ** -0.5
+  return nn.Dense(
+    features,
+    kernel_init=kernel_init or fan_in_uniform(),
+    bias_init=nn.initializers.zeros if kernel_init else uniform_within(limit),
+    name=name,
+  )(x)
+
+
+def _pair(size: Size) -> tuple[int, int]:
+  return (size, size) if isinstance(size, int) else size
+
+
+def _padding(
+  padding: Size | None, size: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+  """Zeros before and after rows and columns."""
+  if padding is None:
+    rows, columns = (
+      step * (side - 1) // 2 for step, side in zip(dilation, size, strict=True)
+    )
+  else:
+    rows, columns = _pair(padding)
+  return (rows, rows), (columns, columns)
