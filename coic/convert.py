@@ -90,7 +90,7 @@ def from_torch(
     ValueError: the tensors differ from those that are needed; the message
       lists every one. Or the network is unknown, or does not take the options.
   """
-  model = models.create(name, **_description(state_dict, options))
+  model = models.create(name, **describe(state_dict, **options))
   image = jax.ShapeDtypeStruct((1, 128, 128, 3), jnp.float32)
   template = jax.eval_shape(model.init, jax.random.key(0), image)
   found, differences = min(
@@ -142,10 +142,13 @@ def _fitting_rules(name: str, template: Variables) -> list[Rules]:
   return fitting
 
 
-def _description(
-  state_dict: Tensors, options: Mapping[str, Any]
-) -> dict[str, Any]:
-  """Arguments of `models.create` for published weights."""
+def describe(state_dict: Tensors, **options: Any) -> dict[str, Any]:
+  """Arguments of `models.create`, but the name, for published weights.
+
+  Args:
+    state_dict: arrays by published name.
+    **options: other fields of the network.
+  """
   modulated = any('.g2pa_wgen.' in tensor for tensor in state_dict)
   return {'modulated': modulated, **options}
 
@@ -176,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
       network = {'unused_generators': options.unused_generators}
       variables = from_torch(options.model, tensors, **network)
-      description = {'name': options.model, **_description(tensors, network)}
+      description = {'name': options.model, **describe(tensors, **network)}
       checkpoints.export_model(
         options.output, variables, {'model': description}
       )

@@ -14,12 +14,12 @@ from typing import Any, Self
 import jax
 import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
-from flax import traverse_util
 from safetensors import numpy as safetensors_numpy
 from safetensors import safe_open, SafetensorError
 
 from common.array_types import PyTree, Variables
 from common.train_state import TrainState
+from common.weight_conversion import flatten, unflatten
 
 Progress = dict[str, Any]
 
@@ -172,7 +172,7 @@ def export_model(
       `create`, normalisation, scores.
   """
   path = pathlib.Path(path)
-  flat = traverse_util.flatten_dict(jax.device_get(dict(variables)), sep='/')
+  flat = flatten(jax.device_get(variables))
   # `ascontiguousarray` would make scalars vectors.
   arrays = {k: np.asarray(v, order='C') for k, v in flat.items()}
   data = safetensors_numpy.save(
@@ -214,8 +214,18 @@ def load_model(
       f'{path} has no description of a model: it was not exported by this '
       'library (convert published weights first)'
     )
-  variables = traverse_util.unflatten_dict(flat, sep='/')
-  return variables, json.loads(metadata['description'])
+  return unflatten(flat), json.loads(metadata['description'])
+
+
+def describes_model(path: str | pathlib.Path) -> bool:
+  """Whether a file is one that `export_model` wrote, by its header."""
+  path = pathlib.Path(path)
+  if path.suffix != '.safetensors':
+    return False
+  with path.open('rb') as file:
+    length = int.from_bytes(file.read(8), 'little')
+    header = file.read(min(length, 10**8))
+  return b'"description"' in header
 
 
 def require_same_variables(

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import ml_collections
 from absl import app
 
@@ -101,6 +102,8 @@ def write(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     config: the config of the run.
     workdir: the run folder; it is made if need be.
   """
+  if jax.process_index() > 0:
+    return  # All processes have one run folder.
   workdir.mkdir(parents=True, exist_ok=True)
   path = workdir / _CONFIG_FILE
   new = json.loads(config.to_json_best_effort())

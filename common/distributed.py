@@ -15,7 +15,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from common.array_types import PyTree
@@ -32,6 +34,19 @@ def pmean(tree: PyTree, axis_name: str | None) -> PyTree:
 def psum(tree: PyTree, axis_name: str | None) -> PyTree:
   """Sum of every leaf over the devices of `axis_name`; None leaves it be."""
   return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+
+
+def all_rows(x: jax.Array, axis_name: str | None) -> jax.Array:
+  """Rows of all devices of `axis_name`, the same on each; None leaves them be.
+
+  A sum, since `shard_map` takes the result of an `all_gather` for one that
+  differs between devices.
+  """
+  if axis_name is None:
+    return x
+  slots = jnp.zeros((jax.lax.axis_size(axis_name), *x.shape), x.dtype)
+  slots = slots.at[jax.lax.axis_index(axis_name)].set(x)
+  return psum(slots, axis_name).reshape(-1, *x.shape[1:])
 
 
 def device_key(rng: jax.Array, axis_name: str | None) -> jax.Array:
@@ -76,6 +91,12 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
   """Puts the same value on every device of the mesh."""
   return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def wait_for_all(name: str) -> None:
+  """Returns when every process has made this call, of the same name."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
 
 
 def require_divisible(batch_size: int, mesh: Mesh) -> None:

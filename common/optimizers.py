@@ -107,6 +107,7 @@ def make_optimizer(
   epsilon: float = 1e-8,
   clip_norm: float | None = None,
   clip_value: float | None = None,
+  decay_all: bool = False,
 ) -> optax.GradientTransformation:
   """An optimiser of the published recipes, as an optax chain.
 
@@ -124,6 +125,8 @@ def make_optimizer(
     clip_norm: limit of the global gradient norm over all parameters together;
       None for no limit.
     clip_value: limit of each entry of the gradient, applied first.
+    decay_all: let 'sgd', 'adamw' and 'lamb' decay all parameters, as PyTorch
+      does, and not those of `weight_decay_mask` alone.
 
   Returns:
     An optax gradient transformation.
@@ -134,7 +137,7 @@ def make_optimizer(
   Source: timm 0.6.5 optimisers, which the published recipes of RSD use, and
   PyTorch's Adam, which those of TRNR and CoIC do.
   """
-  mask = weight_decay_mask
+  mask = _everything if decay_all else weight_decay_mask
   decay = optax.add_decayed_weights(weight_decay, mask)
   moments = optax.scale_by_adam(b1, b2, epsilon)
   chains = {
@@ -150,3 +153,7 @@ def make_optimizer(
   return optax.chain(
     *clips, *chains[name], optax.scale_by_learning_rate(learning_rate)
   )
+
+
+def _everything(params: PyTree) -> PyTree:
+  return jax.tree.map(lambda _: True, params)

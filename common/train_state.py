@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from common import distributed
 from common.array_types import Array, PyTree, Variables
 
 
@@ -75,3 +76,26 @@ def collections_of(variables: Variables) -> tuple[PyTree, PyTree]:
 def moving_average(average: PyTree, new: PyTree, *, decay: float) -> PyTree:
   """`decay * average + (1 - decay) * new`, leaf by leaf."""
   return jax.tree.map(lambda a, n: decay * a + (1 - decay) * n, average, new)
+
+
+def average_statistics(model_state: PyTree, axis_name: str | None) -> PyTree:
+  """Means over devices of BatchNorm's running statistics.
+
+  Other collections (memory banks) are the same on all devices already.
+
+  Args:
+    model_state: collections by module.
+    axis_name: device axis; None leaves all as it is.
+
+  Returns:
+    The same tree.
+  """
+  return {
+    module: {
+      name: distributed.pmean(collection, axis_name)
+      if name == 'batch_stats'
+      else collection
+      for name, collection in collections.items()
+    }
+    for module, collections in model_state.items()
+  }

@@ -1,6 +1,8 @@
 """The loop of every trainer: step, measure, evaluate, save."""
 
+import logging
 import math
+import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,7 +14,73 @@ from common.metric_writers import MetricWriter
 from common.progress import Chrono
 from common.train_state import TrainState
 
+_LOGGER = logging.getLogger(__name__)
+
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
+
+# A metric of steps that can leave the state as it was: 1 where they did.
+SKIPPED = 'skipped'
+
+
+def run_or_resume(
+  state: TrainState,
+  *,
+  workdir: str | pathlib.Path,
+  make_batches: Callable[[int], Iterable[Batch]],
+  best_metric: str,
+  batch_size: int,
+  num_steps: int,
+  tensorboard: bool = False,
+  **options: Any,
+) -> tuple[TrainState, dict[str, float]]:
+  """Trains from the last checkpoint of a run folder, or from the beginning.
+
+  Args:
+    state: the first state, on its devices.
+    workdir: the run folder.
+    make_batches: opens the stream of batches after so many steps.
+    best_metric: score whose best state is kept beside the last one.
+    batch_size: examples of a step over all devices, for the rate.
+    num_steps: steps to have done at the end.
+    tensorboard: write TensorBoard event files too.
+    **options: the other options of `run`.
+
+  Returns:
+    The last state and its scores.
+
+  Raises:
+    ValueError: the checkpoint is of another model or optimiser.
+    FloatingPointError: as `run`.
+  """
+  with Checkpoints(workdir, best_metric=best_metric) as checkpoints:
+    first_step, seconds, scores = 0, 0.0, {}
+    if checkpoints.last_step is not None:
+      state, progress = checkpoints.restore(state)
+      first_step = int(progress['data_position'])
+      seconds, scores = float(progress['seconds']), progress['scores']
+      _LOGGER.info('continuing from step %d', first_step)
+    if first_step >= num_steps:
+      return state, scores
+    writer = MetricWriter(
+      workdir,
+      num_steps=num_steps,
+      resumed_at=first_step,
+      tensorboard=tensorboard,
+    )
+    state, scores = run(
+      state,
+      batches=make_batches(first_step),
+      chrono=Chrono(
+        num_steps=num_steps, batch_size=batch_size, seconds_before=seconds
+      ),
+      writer=writer,
+      checkpoints=checkpoints,
+      first_step=first_step,
+      num_steps=num_steps,
+      **options,
+    )
+    writer.close()
+  return state, scores
 
 
 def run(
@@ -34,7 +102,8 @@ def run(
 
   Args:
     state: state after `first_step` steps.
-    step_fn: one update; its metrics are scalars on the device.
+    step_fn: one update; its metrics are scalars on the device. Steps whose
+      metric `SKIPPED` is 1 count in none of the others.
     batches: endless, from the batch after `first_step` on.
     evaluate: scores of a state.
     chrono: the clock of the run.
@@ -52,7 +121,8 @@ def run(
     The last state and its scores.
 
   Raises:
-    FloatingPointError: a metric is not finite; names it and the steps.
+    FloatingPointError: a metric is not finite, or all steps between two
+      lines were skipped; names the steps.
   """
   scores: dict[str, float] = {}
   pending: list[dict[str, Any]] = []
@@ -96,11 +166,23 @@ def _progress(
 def _finite_means(pending: list[dict[str, Any]], step: int) -> dict[str, float]:
   """Means over steps; an error that names what is not finite, and where."""
   fetched = jax.device_get(pending)
-  for offset, metrics in enumerate(fetched, start=step - len(fetched) + 1):
+  first = step - len(fetched) + 1
+  counted = []
+  for offset, metrics in enumerate(fetched, start=first):
+    if metrics.get(SKIPPED):
+      continue
+    counted.append(metrics)
     for name, value in metrics.items():
       if not math.isfinite(value):
         raise FloatingPointError(f'{name} is {value} at step {offset}')
-  names = fetched[0].keys() if fetched else ()
-  return {
-    name: sum(float(m[name]) for m in fetched) / len(fetched) for name in names
+  if fetched and not counted:
+    raise FloatingPointError(
+      f'all steps from {first} to {step} were skipped: no gradient was finite'
+    )
+  names = counted[0].keys() if counted else ()
+  means = {
+    name: sum(float(m[name]) for m in counted) / len(counted) for name in names
   }
+  if SKIPPED in means:
+    means[SKIPPED] = 1.0 - len(counted) / len(fetched)
+  return means

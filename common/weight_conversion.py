@@ -39,8 +39,10 @@ _LEAVES = {
   'mean': 'running_mean',
   'var': 'running_var',
 }
-# Order in which PyTorch keeps the axes of a kernel, by their number.
+# Order in which PyTorch keeps the axes of a kernel, by their number, and those
+# of what is laid out like images.
 _KERNEL_AXES = {2: (1, 0), 4: (3, 2, 0, 1)}
+_IMAGE_AXES = (0, 3, 1, 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,8 +233,9 @@ def _fill(pattern: str, match: re.Match[str]) -> str:
 
 def _torch_axes(path: str, rank: int) -> tuple[int, ...]:
   """Our axes in the order in which PyTorch keeps them."""
-  is_kernel = path.endswith('/kernel')
-  return _KERNEL_AXES[rank] if is_kernel else tuple(range(rank))
+  if path.endswith('/kernel'):
+    return _KERNEL_AXES[rank]
+  return _IMAGE_AXES if rank == 4 else tuple(range(rank))
 
 
 def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -80,7 +80,7 @@ def build(
     FileNotFoundError: data or teacher are not there.
     ValueError: a value of the config or the teacher's file does not fit.
   """
-  _check_groups(config)
+  _check_train(config)
   dataset = datasets.classification(**config.data)
   teacher: nn.Module | None = None
   teacher_variables: Variables = {}
@@ -236,8 +236,8 @@ def make_optimizer(
   )
 
 
-def _check_groups(config: ml_collections.ConfigDict) -> None:
-  """Raises ValueError where groups on a device cannot mean what they say."""
+def _check_train(config: ml_collections.ConfigDict) -> None:
+  """Raises ValueError where parts of a run do not go together."""
   methods.require_statistics(config.train.batch_norm)
   groups = config.train.groups_per_device
   if groups < 1 or config.train.batch_size % groups:
@@ -255,4 +255,10 @@ def _check_groups(config: ml_collections.ConfigDict) -> None:
     raise ValueError(
       f'train.groups_per_device {groups} keeps statistics apart: it goes with '
       'neither global statistics nor the memory banks of crd'
+    )
+  repeats = config.train.augmentation_repeats
+  if repeats > 1 and 'crd' in names:
+    raise ValueError(
+      f'train.augmentation_repeats {repeats} puts an example into a batch more '
+      'than once, which the memory banks of crd do not allow'
     )

@@ -2,7 +2,7 @@
 
 import logging
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -19,11 +19,9 @@ from common import (
   training_loop,
 )
 from common.array_types import Array, Batch, PyTree, Variables
-from common.checkpoints import Checkpoints, export_model
+from common.checkpoints import export_model
 from common.data import pipeline
 from common.data.sources import Numbered
-from common.metric_writers import MetricWriter
-from common.progress import Chrono
 from common.train_state import TrainState
 from rsdjax import losses
 from rsdjax.evaluate import make_scorer
@@ -36,6 +34,12 @@ from rsdjax.experiment import (
 
 _LOGGER = logging.getLogger(__name__)
 
+# Of logits and labels: softmax over the classes, or a sigmoid for each.
+LOSSES = {
+  'cross_entropy': losses.cross_entropy,
+  'binary_cross_entropy': losses.binary_cross_entropy,
+}
+
 
 def make_train_step(
   student: nn.Module,
@@ -45,6 +49,7 @@ def make_train_step(
   *,
   mean: Sequence[float],
   std: Sequence[float],
+  loss: str = 'cross_entropy',
   label_smoothing: float = 0.0,
   ema_decay: float | None = None,
   groups: int = 1,
@@ -59,6 +64,7 @@ def make_train_step(
     tx: optimiser of student and distiller together.
     mean: per channel, of images in [0, 1].
     std: per channel, of images in [0, 1].
+    loss: one of `LOSSES`, on the labels.
     label_smoothing: of integer labels, in [0, 1].
     ema_decay: decay of the running average of the student; None for none.
     groups: parts of the batch that keep their statistics to themselves, as if
@@ -69,7 +75,12 @@ def make_train_step(
     `step(state, batch, teacher_variables)` with `image` uint8 [b, h, w, 3] (or
     standardised floats) and `label` int [b] or float [b, classes]; gives the
     new state and scalars. Without a teacher its variables are ignored.
+
+  Raises:
+    ValueError: the loss is unknown.
   """
+  if loss not in LOSSES:
+    raise ValueError(f'loss {loss!r} must be one of {", ".join(LOSSES)}')
 
   def losses_of(
     params: PyTree, state: TrainState, batch: Batch, taught: PyTree, rng: Array
@@ -86,12 +97,12 @@ def make_train_step(
     )
     # Mixed labels come smoothed from the input pipeline.
     mixed = jnp.issubdtype(batch['label'].dtype, jnp.floating)
-    per_example = losses.cross_entropy(
+    per_example = LOSSES[loss](
       output['logits'],
       batch['label'],
       label_smoothing=0.0 if mixed else label_smoothing,
     )
-    terms = {'cross_entropy': per_example.mean()}
+    terms = {loss: per_example.mean()}
     distiller_state: PyTree = {}
     if teacher is not None:
       distilled, distiller_state = distiller.apply(
@@ -136,7 +147,8 @@ def make_train_step(
     def loss_fn(params: PyTree) -> tuple[Array, tuple[Any, PyTree]]:
       terms, model_state = losses_of_groups(params, state, batch, taught, rng)
       terms = distributed.pmean(terms, axis_name)
-      return terms['loss'], (terms, average_statistics(model_state, axis_name))
+      model_state = train_state.average_statistics(model_state, axis_name)
+      return terms['loss'], (terms, model_state)
 
     gradients, (terms, model_state) = jax.grad(loss_fn, has_aux=True)(
       state.params
@@ -155,29 +167,6 @@ def make_train_step(
     return state, terms | norms
 
   return step
-
-
-def average_statistics(model_state: PyTree, axis_name: str | None) -> PyTree:
-  """Means over devices of BatchNorm's running statistics.
-
-  Other collections (memory banks) are the same on all devices already.
-
-  Args:
-    model_state: collections by module.
-    axis_name: device axis; None leaves all as it is.
-
-  Returns:
-    The same tree.
-  """
-  return {
-    module: {
-      name: distributed.pmean(collection, axis_name)
-      if name == 'batch_stats'
-      else collection
-      for name, collection in collections.items()
-    }
-    for module, collections in model_state.items()
-  }
 
 
 def train_and_evaluate(
@@ -235,6 +224,7 @@ def train_and_evaluate(
       experiment.distiller,
       experiment.tx,
       **normalisation,
+      loss=config.loss.name,
       label_smoothing=config.loss.label_smoothing,
       ema_decay=config.train.ema_decay,
       groups=config.train.groups_per_device,
@@ -265,59 +255,40 @@ def train_and_evaluate(
       candidates['ema_test'] = state.ema
     return score(candidates)
 
-  with Checkpoints(workdir, best_metric=BEST_METRIC) as checkpoints:
-    # Own checkpoint, or scratch
-    first_step, seconds, scores = 0, 0.0, {}
-    if checkpoints.last_step is not None:
-      state, progress = checkpoints.restore(state)
-      first_step = int(progress['data_position'])
-      seconds, scores = float(progress['seconds']), progress['scores']
-      _LOGGER.info('continuing from step %d', first_step)
+  def batches_from(first_step: int) -> Iterator[Batch]:
+    source: pipeline.RandomAccess = dataset.train
+    if experiment.distiller.needs_index:
+      source = Numbered(dataset.train)
+    batches = pipeline.train_iterator(
+      source,
+      dataset.train_transform,
+      batch_size=batch_size,
+      seed=config.seed,
+      start_step=first_step,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      batch_transform=dataset.batch_transform,
+      device_count=mesh.size,
+      repeats=config.train.augmentation_repeats,
+      num_workers=config.train.data_workers,
+    )
+    return (distributed.shard_batch(b, mesh, parallelism) for b in batches)
 
-    # Loop
-    if first_step < config.train.num_steps:
-      source: pipeline.RandomAccess = dataset.train
-      if experiment.distiller.needs_index:
-        source = Numbered(dataset.train)
-      batches = pipeline.train_iterator(
-        source,
-        dataset.train_transform,
-        batch_size=batch_size,
-        seed=config.seed,
-        start_step=first_step,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        batch_transform=dataset.batch_transform,
-        device_count=mesh.size,
-        num_workers=config.train.data_workers,
-      )
-      writer = MetricWriter(
-        workdir,
-        num_steps=config.train.num_steps,
-        resumed_at=first_step,
-        tensorboard=config.train.tensorboard,
-      )
-      state, scores = training_loop.run(
-        state,
-        step_fn=step_fn,
-        batches=(
-          distributed.shard_batch(b, mesh, parallelism) for b in batches
-        ),
-        evaluate=evaluate,
-        chrono=Chrono(
-          num_steps=config.train.num_steps,
-          batch_size=batch_size,
-          seconds_before=seconds,
-        ),
-        writer=writer,
-        checkpoints=checkpoints,
-        first_step=first_step,
-        num_steps=config.train.num_steps,
-        log_every_steps=config.train.log_every_steps,
-        eval_every_steps=config.train.eval_every_steps,
-        save_every_steps=config.train.save_every_steps,
-      )
-      writer.close()
+  # Own checkpoint, or scratch; the loop
+  state, scores = training_loop.run_or_resume(
+    state,
+    workdir=workdir,
+    step_fn=step_fn,
+    make_batches=batches_from,
+    evaluate=evaluate,
+    best_metric=BEST_METRIC,
+    batch_size=batch_size,
+    num_steps=config.train.num_steps,
+    log_every_steps=config.train.log_every_steps,
+    eval_every_steps=config.train.eval_every_steps,
+    save_every_steps=config.train.save_every_steps,
+    tensorboard=config.train.tensorboard,
+  )
 
   # Export
   if jax.process_index() == 0:
@@ -357,4 +328,5 @@ def train_teacher(
     own.optimizer = config.teacher.optimizer
     own.train.num_steps = config.teacher.num_steps
   train_and_evaluate(own, workdir / 'teacher')
+  distributed.wait_for_all('teacher')  # Process 0 writes, and all read.
   return workdir / 'teacher' / MODEL_FILE

@@ -1,14 +1,19 @@
 """Histograms, their divergence, and online clustering by it."""
 
 import dataclasses
+import logging
 from typing import Literal
 
 import numpy as np
 
+_LOGGER = logging.getLogger(__name__)
+
 BINS = 51
+GREY_HISTOGRAMS = ('patch', 'published')
 _BIN_WIDTH = 5
 _SMOOTHING = 1e-5  # Added to counts, not to shares.
 _STEP = 0.05  # Share of the new patch when a centre moves.
+_LOG_EVERY = 2000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,12 +115,17 @@ def cluster_patches(
     The clusters.
 
   Raises:
-    ValueError: `max_clusters` is not positive, or `order` not a permutation.
+    ValueError: `max_clusters` is not positive, `order` not a permutation, or
+      `grey_histogram` unknown.
 
   Source: Ran et al., IEEE TIP 2023 (patch analysis), and its program.
   """
   if max_clusters < 1:
     raise ValueError(f'max_clusters = {max_clusters} must be positive')
+  if grey_histogram not in GREY_HISTOGRAMS:
+    raise ValueError(
+      f'grey_histogram {grey_histogram!r} must be one of {GREY_HISTOGRAMS}'
+    )
   if not np.array_equal(np.sort(order), np.arange(len(patches))):
     raise ValueError(
       f'order {list(order.shape)} must be a permutation of the {len(patches)} '
@@ -133,8 +143,10 @@ def cluster_patches(
       x[0] for x in _centre_terms(centre_counts[None])
     )
 
-  for index in order:
+  for visited, index in enumerate(order):
     found = len(centres)
+    if visited and visited % _LOG_EVERY == 0:
+      _LOGGER.info('%d patches, %d clusters', visited, found)
     distances = (
       entropies[:found] - shares[:found] @ _log_shares(counts[index][None])[0]
     )

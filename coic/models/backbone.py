@@ -1,6 +1,6 @@
 """What the deraining networks have in common."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -39,6 +39,14 @@ class Backbone(nn.Module):
   unused_generators: bool = False
   dtype: jax.typing.DTypeLike | None = None
   remat: bool = False
+
+  # Sides of the images are multiples of this.
+  side_multiple: ClassVar[int] = 1
+
+  @property
+  def fixed_size(self) -> int | None:
+    """Side of the images, if the network takes only one, in pixels."""
+    return None
 
   def __call__(
     self,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from coic.models.backbone import Backbone, Outputs
 from coic.modulation import ModulatedConv
+from common import distributed
 from common.array_types import Array, at_least_float32
 
 
@@ -133,6 +134,8 @@ class BRN(Backbone):
     self._check(image, z)
     image = image.astype(self._compute_dtype(image))
     zeros = jnp.zeros((*image.shape[:-1], self.features), image.dtype)
+    # What the iterations make differs between devices as the images do.
+    zeros = distributed.varying_like(zeros, (image, z))
     memory = _Memory(zeros, zeros)
     state = _State(image, image, memory, memory)
     # Unrolled, the same program takes seven times as long to compile.

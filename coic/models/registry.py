@@ -6,6 +6,8 @@ from typing import Any
 
 from coic.models.backbone import Backbone
 from coic.models.brn import BRN
+from coic.models.drsformer import DRSformer
+from coic.models.idt import IDT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +17,8 @@ class Entry:
   Attributes:
     network: its class.
     plain_parameters: number of trainable parameters with `modulated=False`.
-    modulated_parameters: the same with `modulated=True`, without the encoder.
+    modulated_parameters: the same with `modulated=True`, without the encoder
+      and without the generators of `unused_generators`.
   """
 
   network: type[Backbone]
@@ -25,6 +28,8 @@ class Entry:
 
 _NETWORKS = {
   'brn': Entry(BRN, 375_526, 580_749),
+  'idt': Entry(IDT, 16_422_543, 18_953_632),
+  'drsformer': Entry(DRSformer, 33_669_632, 47_757_725),
 }
 
 

@@ -27,6 +27,8 @@ OPERATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 FOUR_OPERATIONS = tuple(OPERATIONS)[:4]
 EIGHT_OPERATIONS = tuple(OPERATIONS)
+# CoIC draws from four, two of which do nothing.
+COIC_OPERATIONS = ('none', 'up_down', 'left_right', 'none')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,7 @@ class PairSymmetry:
   Attributes:
     operations: names from `OPERATIONS`; a name may be given twice to draw it
       twice as often. `FOUR_OPERATIONS` keep height and width and are those of
-      TRNR; CoIC draws from ('none', 'up_down', 'left_right', 'none').
+      TRNR; `COIC_OPERATIONS` are those of CoIC.
 
   Source: specification of TRNR's sampler (four operations), CoIC's data loader.
   """
@@ -127,26 +129,35 @@ def resize_bilinear(
   Returns:
     uint8 [height, width, channels], rounded to nearest, ties to even.
   """
-  rows = _interpolation(image.shape[0], height, antialias)
-  columns = _interpolation(image.shape[1], width, antialias)
-  # Rows first: a plain matrix product of the image as it lies in memory.
-  flat = image.reshape(len(image), -1).astype(np.float32)
-  mixed = (rows @ flat).reshape(height, image.shape[1], -1)
-  return np.rint(columns @ mixed).astype(np.uint8)
+  for axis, size in enumerate((height, width)):
+    pixels, weights = _interpolation(image.shape[axis], size, antialias)
+    shape = (size, 1, 1) if axis == 0 else (size, 1)
+    # A few pixels make one; a product of matrices would be mostly zeros.
+    image = sum(
+      image.take(pixel, axis) * weight.reshape(shape)
+      for pixel, weight in zip(pixels, weights, strict=True)
+    )
+  return np.rint(image).astype(np.uint8)
 
 
 @functools.lru_cache(maxsize=256)
-def _interpolation(size: int, new_size: int, antialias: bool) -> np.ndarray:
-  """Weights [new_size, size] of old pixels in new ones; rows sum to 1."""
+def _interpolation(
+  size: int, new_size: int, antialias: bool
+) -> tuple[np.ndarray, np.ndarray]:
+  """Old pixels of each new one and their weights, both [count, new_size]."""
   scale = size / new_size
   centres = (np.arange(new_size) + 0.5) * scale - 0.5
   if not antialias:
     # Beyond the outermost centres the border pixel goes on.
     centres = centres.clip(0, size - 1)
   reach = max(scale, 1.0) if antialias else 1.0
-  distances = np.abs(centres[:, None] - np.arange(size)) / reach
+  distances = np.abs(centres - np.arange(size)[:, None]) / reach
   weights = np.maximum(1.0 - distances, 0.0)
-  return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+  weights /= weights.sum(axis=0)
+  count = (weights > 0).sum(axis=0).max()
+  first = (weights > 0).argmax(axis=0).clip(max=size - count)
+  pixels = first + np.arange(count)[:, None]
+  return pixels, np.take_along_axis(weights, pixels, 0).astype(np.float32)
 
 
 def add_gaussian_noise(

@@ -76,6 +76,50 @@ class ArrayPairs:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class First:
+  """The first pairs of another source.
+
+  Attributes:
+    source: the other source.
+    count: how many, in 1..len(source).
+
+  Raises:
+    ValueError: the count is out of range.
+  """
+
+  source: PairSource
+  count: int
+
+  def __post_init__(self) -> None:
+    if not 1 <= self.count <= len(self.source):
+      raise ValueError(
+        f'count = {self.count} must be in 1..{len(self.source)}, the number '
+        'of pairs'
+      )
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """Their names."""
+    return self.source.names[: self.count]
+
+  def __len__(self) -> int:
+    return self.count
+
+  def __getitem__(self, index: int) -> Example:
+    return self.source[range(self.count)[index]]
+
+
+def in_memory(source: PairSource) -> ArrayPairs:
+  """All pairs of a source, decoded once."""
+  examples = [source[index] for index in range(len(source))]
+  return ArrayPairs(
+    [example['input'] for example in examples],
+    [example['target'] for example in examples],
+    source.names,
+  )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class FilePairs:
   """Pairs of image files that are read when asked for.
 
@@ -84,13 +128,13 @@ class FilePairs:
     targets: files of the clean images; one may serve several inputs.
   """
 
-  inputs: tuple[pathlib.Path, ...]
-  targets: tuple[pathlib.Path, ...]
+  inputs: tuple[str | os.PathLike[str], ...]
+  targets: tuple[str | os.PathLike[str], ...]
 
   @property
   def names(self) -> tuple[str, ...]:
     """Input file names without their folder."""
-    return tuple(path.name for path in self.inputs)
+    return tuple(os.path.basename(path) for path in self.inputs)
 
   def __len__(self) -> int:
     return len(self.inputs)

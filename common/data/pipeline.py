@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import grain
 import jax
@@ -40,6 +40,7 @@ def train_iterator(
   process_count: int = 1,
   batch_transform: Callable[[Batch, np.random.Generator], Batch] | None = None,
   device_count: int | None = None,
+  repeats: int = 1,
   num_threads: int = 2,
   num_workers: int = 0,
 ) -> Iterator[Batch]:
@@ -49,6 +50,11 @@ def train_iterator(
   not fill a batch. Batch s of the stream is the same for any number of
   processes, of which number p of P yields rows p*b/P..(p+1)*b/P-1. To resume a
   run, pass the number of batches that it has consumed as `start_step`.
+
+  With `repeats` = r > 1 (repeated augmentation), an epoch has as many rows as
+  without, but they are r copies each of the first 1/r of its examples. Every
+  copy is augmented by itself, and the copies of an example follow each other
+  over the devices of a batch.
 
   With `num_workers` > 0 the work is done in that many child processes. These
   import the main module, so a script must guard its entry with
@@ -68,7 +74,8 @@ def train_iterator(
     batch_transform: applied to the rows of each device, with a generator of
       its own.
     device_count: number of devices of all processes; None means one for each
-      process. Only matters to `batch_transform`.
+      process. Only matters to `batch_transform` and `repeats`.
+    repeats: how many copies of an example an epoch has, >= 1.
     num_threads: batches prepared at the same time (in each worker); 0 prepares
       each when it is asked for.
     num_workers: child processes; 0 stays in this one.
@@ -78,8 +85,11 @@ def train_iterator(
 
   Raises:
     ValueError: the batch is larger than the data set or does not divide
-      evenly. Errors of source and transforms come out of the iterator as they
-      are.
+      evenly, or there are no repeats. Errors of source and transforms come out
+      of the iterator as they are.
+
+  Source: of the repeats, Hoffer et al., "Augment Your Batch: Improving
+  Generalization Through Instance Repetition", CVPR 2020, as timm has it.
   """
   device_count = process_count if device_count is None else device_count
   _check_shares(batch_size, process_index, process_count, device_count)
@@ -89,12 +99,16 @@ def train_iterator(
       f'a batch of {batch_size} is larger than the data set of {len(source)} '
       'examples'
     )
+  if repeats < 1:
+    raise ValueError(f'repeats = {repeats} must be at least 1')
   order_seed, example_seed, batch_seed = (
     int(s) for s in np.random.SeedSequence(seed).generate_state(3)
   )
   data = grain.MapDataset.source(source)
   if shuffle:
     data = data.shuffle(order_seed)
+  if repeats > 1:
+    data = _Repeated(data, repeats, batch_size, device_count)
   data = data[: steps_per_epoch * batch_size]
   data = data.random_map(transform, seed=example_seed)
   data = data.batch(batch_size // device_count)
@@ -162,6 +176,34 @@ def evaluation_batches(
   data = grain.MapDataset.range(num_batches * batch_size).map(masked_example)
   data = data.batch(batch_size // process_count)[process_index::process_count]
   return iter(data.to_iter_dataset(_read_options(num_threads)))
+
+
+class _Repeated(grain.MapDataset):
+  """Copies of the first elements, dealt out to the devices of each batch."""
+
+  def __init__(
+    self,
+    parent: grain.MapDataset,
+    repeats: int,
+    batch_size: int,
+    device_count: int,
+  ):
+    super().__init__(parent)
+    self._repeats = repeats
+    self._batch_size = batch_size
+    self._device_count = device_count
+
+  def __len__(self) -> int:
+    return len(self._parent) // self._batch_size * self._batch_size
+
+  def __getitem__(self, index: int | slice) -> Any:
+    if isinstance(index, slice):
+      return self.slice(index)
+    epoch, place = divmod(index, len(self))
+    step, row = divmod(place, self._batch_size)
+    device, turn = divmod(row, self._batch_size // self._device_count)
+    copy = step * self._batch_size + turn * self._device_count + device
+    return self._parent[epoch * len(self._parent) + copy // self._repeats]
 
 
 def _check_shares(

@@ -1,6 +1,6 @@
 """Layers that more than one method uses."""
 
-from common.layers.attention import SelfAttention
+from common.layers.attention import attend, SelfAttention
 from common.layers.batch_norm import BatchNorm
 from common.layers.dense_convolution import Conv, convolution
 from common.layers.drop_path import DropPath
@@ -12,6 +12,11 @@ from common.layers.per_sample_convolution import (
   per_sample_transposed_convolution,
   transposed_convolution,
 )
+from common.layers.windows import (
+  from_windows,
+  relative_positions,
+  to_windows,
+)
 
 __all__ = [
   'BatchNorm',
@@ -19,11 +24,15 @@ __all__ = [
   'DropPath',
   'Mlp',
   'SelfAttention',
+  'attend',
   'convolution',
   'fan_in_uniform',
+  'from_windows',
   'gelu',
   'per_sample_convolution',
   'per_sample_transposed_convolution',
+  'relative_positions',
+  'to_windows',
   'transposed_convolution',
   'uniform_within',
 ]

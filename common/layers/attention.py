@@ -7,6 +7,36 @@ import jax.numpy as jnp
 from common.array_types import Array
 
 
+def attend(
+  query: Array, key: Array, value: Array, bias: Array | None = None
+) -> Array:
+  """Scaled dot-product attention; scores and softmax are float32 at least.
+
+  Args:
+    query: float [..., queries, heads, features].
+    key: float [..., tokens, heads, features].
+    value: float [..., tokens, heads, features].
+    bias: added to the scores, broadcastable to [..., heads, queries, tokens]
+      and of as many axes.
+
+  Returns:
+    Float [..., queries, heads, features], in the dtype of `value`.
+
+  Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
+  """
+  query = query * query.shape[-1] ** -0.5
+  scores = jnp.einsum(
+    '...qhd,...khd->...hqk',
+    query,
+    key,
+    preferred_element_type=jnp.promote_types(query.dtype, jnp.float32),
+  )
+  if bias is not None:
+    scores += bias
+  weights = nn.softmax(scores).astype(value.dtype)
+  return jnp.einsum('...hqk,...khd->...qhd', weights, value)
+
+
 class SelfAttention(nn.Module):
   """Scaled dot-product attention among the tokens of each group.
 
@@ -54,15 +84,5 @@ class SelfAttention(nn.Module):
     heads = (3, self.num_heads, features // self.num_heads)
     qkv = linear(3 * features, 'qkv')(x).reshape(*x.shape[:-1], *heads)
     query, key, value = (qkv[..., i, :, :] for i in range(3))
-    query *= query.shape[-1] ** -0.5
-    scores = jnp.einsum(
-      '...qhd,...khd->...hqk',
-      query,
-      key,
-      preferred_element_type=jnp.promote_types(query.dtype, jnp.float32),
-    )
-    if bias is not None:
-      scores += bias
-    weights = nn.softmax(scores).astype(value.dtype)
-    mixed = jnp.einsum('...hqk,...khd->...qhd', weights, value)
+    mixed = attend(query, key, value, bias)
     return linear(features, 'project')(mixed.reshape(x.shape))

@@ -138,6 +138,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.distiller.crd.num_negatives = 16384
 
   config.loss = ml_collections.ConfigDict()
+  config.loss.name = 'cross_entropy'
   config.loss.label_smoothing = 0.1
 
   config.train = ml_collections.ConfigDict()
@@ -150,6 +151,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.train.groups_per_device = 1
   config.train.batch_norm = 'per_device'
   config.train.ema_decay = ml_collections.config_dict.placeholder(float)
+  config.train.augmentation_repeats = 1
   config.train.data_workers = 0 if smoke else 8
   config.train.tensorboard = False
 

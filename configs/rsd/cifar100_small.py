@@ -18,7 +18,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   if arg not in ('', 'smoke'):
     raise ValueError(f"argument {arg!r} must be empty or 'smoke'")
   smoke = arg == 'smoke'
-  num_steps = 10 if smoke else 400
+  num_steps = 10 if smoke else 600
 
   config = ml_collections.ConfigDict()
   config.seed = 0
@@ -32,6 +32,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
 
   config.model = ml_collections.ConfigDict()
   config.model.name = 'vit_tiny_patch4_32'
+  config.model.patch_size = 8
   config.model.width = 96
 
   config.optimizer = ml_collections.ConfigDict()
@@ -47,7 +48,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
 
   config.teacher = ml_collections.ConfigDict()
   config.teacher.checkpoint = ''
-  config.teacher.num_steps = 3 * num_steps // 2
+  config.teacher.num_steps = 3 * num_steps
   config.teacher.model = ml_collections.ConfigDict()
   config.teacher.model.name = 'resnet20'
   config.teacher.optimizer = ml_collections.ConfigDict()
@@ -72,18 +73,20 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.distiller.kd.temperature = 1.0
 
   config.loss = ml_collections.ConfigDict()
+  config.loss.name = 'cross_entropy'
   config.loss.label_smoothing = 0.1
 
   config.train = ml_collections.ConfigDict()
-  config.train.batch_size = 16 if smoke else 128
+  config.train.batch_size = 16 if smoke else 64
   config.train.num_steps = num_steps
   config.train.log_every_steps = num_steps // 10
-  config.train.eval_every_steps = num_steps // 5
-  config.train.save_every_steps = num_steps // 5
+  config.train.eval_every_steps = num_steps // 3
+  config.train.save_every_steps = num_steps // 3
   config.train.parallelism = 'shard_map'
   config.train.groups_per_device = 1
   config.train.batch_norm = 'per_device'
   config.train.ema_decay = ml_collections.config_dict.placeholder(float)
+  config.train.augmentation_repeats = 1
   config.train.data_workers = 0
   config.train.tensorboard = False
 

@@ -76,6 +76,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.distiller.kd.temperature = 1.0
 
   config.loss = ml_collections.ConfigDict()
+  config.loss.name = 'cross_entropy'
   config.loss.label_smoothing = 0.1
 
   config.train = ml_collections.ConfigDict()
@@ -88,6 +89,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.train.groups_per_device = 1
   config.train.batch_norm = 'per_device'
   config.train.ema_decay = ml_collections.config_dict.placeholder(float)
+  config.train.augmentation_repeats = 1
   config.train.data_workers = 0
   config.train.tensorboard = False
 

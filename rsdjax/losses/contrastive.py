@@ -15,7 +15,7 @@ from common.array_types import (
   require_same_batch,
   require_same_shape,
 )
-from common.distributed import pmean, psum
+from common.distributed import all_rows, pmean
 from rsdjax.losses._checks import require_integers
 from rsdjax.losses._numerics import safe_sqrt
 
@@ -211,8 +211,8 @@ def crd_loss(
   )
 
   def remember(bank: Array, vectors: Array) -> Array:
-    rows = _all_rows(indices, axis_name)
-    vectors = _all_rows(jax.lax.stop_gradient(vectors), axis_name)
+    rows = all_rows(indices, axis_name)
+    vectors = all_rows(jax.lax.stop_gradient(vectors), axis_name)
     blended = bank[rows] * momentum + vectors * (1 - momentum)
     return (
       jnp.asarray(bank).at[rows].set(_normalise(blended).astype(bank.dtype))
@@ -242,16 +242,3 @@ def _normalise(x: Array) -> Array:
   x = at_least_float32(x)
   length = safe_sqrt(jnp.square(x).sum(axis=-1, keepdims=True))
   return x / jnp.where(length > 0, length, 1)
-
-
-def _all_rows(x: Array, axis_name: str | None) -> Array:
-  """Rows of all devices, the same on each.
-
-  A sum, since `shard_map` takes the result of an `all_gather` for one that
-  differs between devices.
-  """
-  if axis_name is None:
-    return x
-  slots = jnp.zeros((jax.lax.axis_size(axis_name), *x.shape), x.dtype)
-  slots = slots.at[jax.lax.axis_index(axis_name)].set(x)
-  return psum(slots, axis_name).reshape(-1, *x.shape[1:])

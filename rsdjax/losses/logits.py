@@ -201,13 +201,17 @@ def cross_entropy(
 
 
 @jax.jit
-def binary_cross_entropy(logits: Array, labels: Array) -> Array:
+def binary_cross_entropy(
+  logits: Array, labels: Array, *, label_smoothing: ArrayLike = 0.0
+) -> Array:
   """Sigmoid cross entropy, the mean over classes.
 
   Args:
     logits: float [batch, classes].
     labels: integer [batch] in [0, classes), or float [batch, classes] of
       targets in [0, 1] (from mixup, say).
+    label_smoothing: in [0, 1]; the share of each target that is spread evenly
+      over all classes.
 
   Returns:
     Float32 [batch], in nats.
@@ -218,6 +222,7 @@ def binary_cross_entropy(logits: Array, labels: Array) -> Array:
   Source: Wightman et al., "ResNet strikes back", 2021, section 3.
   """
   logits, targets = logits_and_targets(logits, labels)
+  targets = optax.smooth_labels(targets, label_smoothing)
   return optax.losses.sigmoid_binary_cross_entropy(logits, targets).mean(-1)
 
 

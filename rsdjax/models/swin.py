@@ -8,7 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from common.array_types import Array, at_least_float32
-from common.layers import DropPath, Mlp, SelfAttention
+from common.layers import (
+  DropPath,
+  from_windows,
+  Mlp,
+  relative_positions,
+  SelfAttention,
+  to_windows,
+)
 from rsdjax.models.network import (
   LayerNorm,
   linear_ramp,
@@ -174,28 +181,6 @@ class SwinTransformer(Network):
       embedding
     )
     return outputs(logits, embedding, stages, features=features)
-
-
-def to_windows(x: Array, side: int) -> Array:
-  """Maps a grid [b, h, w, c] to [b, windows, side * side, c]."""
-  batch, height, width, channels = x.shape
-  x = x.reshape(batch, height // side, side, width // side, side, channels)
-  return x.swapaxes(2, 3).reshape(batch, -1, side * side, channels)
-
-
-def from_windows(x: Array, side: int, grid: tuple[int, ...]) -> Array:
-  """Maps [b, windows, side * side, c] to a grid of the shape `grid`."""
-  batch, height, width, channels = grid
-  x = x.reshape(batch, height // side, width // side, side, side, channels)
-  return x.swapaxes(2, 3).reshape(grid)
-
-
-def relative_positions(side: int) -> np.ndarray:
-  """Row of the bias table for each pair of tokens: [side^2, side^2]."""
-  row, column = np.indices((side, side)).reshape(2, -1)
-  down = row[:, None] - row[None] + side - 1
-  right = column[:, None] - column[None] + side - 1
-  return down * (2 * side - 1) + right
 
 
 def shift_mask(height: int, width: int, side: int, shift: int) -> np.ndarray:

@@ -79,3 +79,16 @@ def test_devices_draw_differently():
     out_specs=jax.P(distributed.AXIS_NAME),
   )(jax.random.key(0))
   assert len(np.unique(drawn)) == 8
+
+
+def test_all_rows_are_the_same_everywhere():
+  mesh = distributed.make_mesh()
+  rows = jnp.arange(32.0).reshape(16, 2)
+  gathered = jax.shard_map(
+    lambda x: distributed.all_rows(x, distributed.AXIS_NAME),
+    mesh=mesh,
+    in_specs=jax.P(distributed.AXIS_NAME),
+    out_specs=jax.P(),
+  )(rows)
+  np.testing.assert_array_equal(gathered, rows)
+  assert distributed.all_rows(rows, None) is rows

@@ -65,3 +65,17 @@ def test_a_broken_loss_is_named_and_never_saved(tmp_path, broken_at):
   with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.last_step in (None, 3, 4)
     assert (checkpoints.last_step or 0) < broken_at
+
+
+def test_skipped_steps_count_in_no_mean():
+  nan = float('nan')
+  metrics = [
+    {'loss': 1.0, 'skipped': 0},
+    {'loss': nan, 'skipped': 1},
+    {'loss': 3.0, 'skipped': 0},
+    {'loss': 5.0, 'skipped': 0},
+  ]
+  means = training_loop._finite_means(metrics, step=4)
+  assert means == {'loss': 3.0, 'skipped': 0.25}
+  with pytest.raises(FloatingPointError, match='all steps from 8 to 9'):
+    training_loop._finite_means([metrics[1]] * 2, step=9)

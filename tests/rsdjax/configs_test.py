@@ -10,20 +10,21 @@ import pytest
 
 from common import configuration, distributed
 from common.data import datasets
-from rsdjax import distillers, experiment, methods, models
+from rsdjax import distillers, experiment, methods, models, train
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / 'configs' / 'rsd').glob('*.py'))
 
 
-def _pairs(path):
+def _pairs(path, name='PAIRS'):
   spec = importlib.util.spec_from_file_location(path.stem, path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  return getattr(module, 'PAIRS', ())
+  return getattr(module, name, ())
 
 
 CASES = [f'{p}:{v}' for p in CONFIGS for v in ('', 'smoke', *_pairs(p))]
+CASES += [f'{p}:{v}' for p in CONFIGS for v in _pairs(p, 'STRONGER_PAIRS')]
 CASES += [f'{p}:{_pairs(p)[0]},smoke' for p in CONFIGS if _pairs(p)]
 
 
@@ -40,6 +41,8 @@ def test_config_resolves(case):
   assert config.data.name in datasets.MOMENTS
   assert config.data.augmentation in datasets.AUGMENTATIONS
   assert config.train.parallelism in distributed.PARALLELISMS
+  assert config.loss.name in train.LOSSES
+  assert config.train.augmentation_repeats >= 1
   distillers.create(**config.distiller.to_dict())
   methods.require_statistics(config.train.batch_norm)
   size = config.data.image_size
@@ -56,6 +59,28 @@ def test_config_resolves(case):
 def test_all_published_pairs_are_there():
   counts = {p.stem: len(set(_pairs(p))) for p in CONFIGS}
   assert (counts['cifar100'], counts['imagenet']) == (12, 15)
+
+
+def test_stronger_recipe_is_the_published_one():
+  config = configuration.load(
+    f'{ROOT}/configs/rsd/imagenet.py:swin_base_patch4_window7_224->resnet50'
+  )
+  epoch = config.optimizer.schedule.hold_steps
+  assert (config.train.batch_size, epoch) == (2048, 625)
+  assert config.train.num_steps == 300 * epoch
+  assert config.train.augmentation_repeats == 3
+  assert (config.data.eval_crop, config.data.eval_interpolation) == (
+    0.95,
+    'bicubic',
+  )
+  schedule = experiment.make_schedule(config.optimizer, config.train.num_steps)
+  # Five epochs of warm-up, then the cosine that has run from the beginning.
+  epochs = np.array([0, 1, 5, 150, 299])
+  wave = 0.5 * (1 + np.cos(np.pi * epochs / 300))
+  expected = 1e-6 + (5e-3 - 1e-6) * np.where(epochs < 5, epochs / 5, wave)
+  np.testing.assert_allclose(
+    jax.vmap(schedule)(epochs * epoch), expected, rtol=1e-5
+  )
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)

@@ -46,7 +46,9 @@ def batch():
   }
 
 
-def _parts(method, *, axis_name=None, statistics='global', ema_decay=None):
+def _parts(
+  method, *, axis_name=None, statistics='global', ema_decay=None, **options
+):
   """A step and its first state."""
   student = Network(6, batch_norm=True, axis_name=axis_name)
   teacher = Network(5, batch_norm=False)
@@ -74,9 +76,9 @@ def _parts(method, *, axis_name=None, statistics='global', ema_decay=None):
     distiller,
     tx,
     **NORMALISATION,
-    label_smoothing=0.1,
     ema_decay=ema_decay,
     axis_name=axis_name,
+    **{'label_smoothing': 0.1} | options,
   )
   return step, state, teacher_variables
 
@@ -178,6 +180,29 @@ def test_teacher_is_a_constant_and_the_decoupler_learns(batch):
   )
   assert all(jax.tree.leaves(moved['distiller']))
   assert 'distiller' not in experiment.student_variables(new)['params']
+
+
+def test_sigmoid_loss_by_hand(batch):
+  step, state, teacher_variables = _parts(
+    'none', loss='binary_cross_entropy', label_smoothing=0.0
+  )
+  _, metrics = jax.jit(step)(state, batch, teacher_variables)
+  images = (batch['image'] / 255 - np.array(MEAN)) / np.array(STD)
+  logits, _ = Network(6, batch_norm=True).apply(
+    experiment.student_variables(state),
+    images.astype(np.float32),
+    train=True,
+    mutable=['batch_stats'],
+  )
+  yes = np.eye(CLASSES)[batch['label']] > 0
+  chance = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+  expected = -np.log(np.where(yes, chance, 1 - chance)).mean()
+  np.testing.assert_allclose(
+    metrics['binary_cross_entropy'], expected, rtol=1e-5
+  )
+  assert metrics['loss'] == metrics['binary_cross_entropy']
+  with pytest.raises(ValueError, match="loss 'hinge' must be one of"):
+    _parts('none', loss='hinge')
 
 
 def test_scores_count_real_examples(batch):

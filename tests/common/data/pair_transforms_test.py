@@ -136,6 +136,10 @@ def test_resize_by_hand():
     )
     assert result.dtype == np.uint8
     np.testing.assert_array_equal(result[0, :, 0], expected)
+    result = pair_transforms.resize_bilinear(
+      image.swapaxes(0, 1), width, 3, antialias=antialias
+    )
+    np.testing.assert_array_equal(result[..., 0].T, [expected] * 3)
 
 
 @pytest.mark.parametrize('size', [16, 64, 100, 128])

@@ -139,6 +139,42 @@ def test_batch_transform_draws_once_for_each_device():
     np.testing.assert_array_equal(batch['draw'], plain['draw'])
 
 
+def test_repeats_deal_copies_out_to_the_devices():
+  """Example by example, as timm's sampler does it for four processes."""
+  order = np.concatenate([b['number'] for b in _batches(2)])
+  batches = _batches(2, repeats=3, device_count=4)
+  copies = np.repeat(order, 3)[: 2 * BATCH]
+  for step, batch in enumerate(batches):
+    dealt = [copies[step * BATCH :][d:BATCH:4] for d in range(4)]
+    np.testing.assert_array_equal(batch['number'], np.concatenate(dealt))
+  draws = np.concatenate([b['draw'] for b in batches])
+  assert len(set(draws)) == len(draws)
+
+
+def test_repeats_give_each_epoch_other_examples():
+  batches = _batches(40, repeats=3)
+  epochs = [
+    [n for b in batches[i : i + 2] for n in b['number']]
+    for i in range(0, 40, 2)
+  ]
+  for epoch in epochs:
+    assert len(set(epoch)) == 6  # Five three times, and one once.
+  assert set().union(*epochs) == set(range(NUM_EXAMPLES))
+
+
+@pytest.mark.parametrize('start_step', [1, 2, 3])
+def test_repeats_resume_and_are_shared(start_step):
+  options = {'repeats': 3, 'device_count': 4}
+  resumed = _batches(3, start_step=start_step, num_threads=2, **options)
+  whole = _batches(start_step + 3, **options)[start_step:]
+  _assert_equal(resumed, whole)
+  second = _batches(
+    3, start_step=start_step, process_index=1, process_count=2, **options
+  )
+  half = BATCH // 2
+  _assert_equal(second, [{k: x[half:] for k, x in b.items()} for b in whole])
+
+
 def _digits_stream(num_workers, start_step=0):
   return pipeline.train_iterator(
     sources.digits_source('train'),
@@ -246,6 +282,7 @@ def test_error_of_a_transform_surfaces():
   [
     ({'batch_size': 24}, 'batch of 24 is larger than the data set of 23'),
     ({'batch_size': 0}, 'batch_size = 0 must be positive'),
+    ({'repeats': 0}, 'repeats = 0 must be at least 1'),
     ({'process_count': 3}, 'batch of 8 does not divide evenly into 3 devices'),
     ({'process_index': 2, 'process_count': 2}, r'process_index = 2 .* 0\.\.1'),
     (

@@ -7,25 +7,6 @@ import pytest
 from rsdjax.models import swin
 
 
-def test_windows_and_back():
-  grid = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
-  windows = swin.to_windows(grid, 2)
-  assert windows.shape == (2, 6, 4, 3)
-  np.testing.assert_array_equal(windows[1, 4], grid[1, 2:4, 2:4].reshape(4, 3))
-  np.testing.assert_array_equal(swin.from_windows(windows, 2, grid.shape), grid)
-
-
-@pytest.mark.parametrize('side', [2, 7])
-def test_relative_positions(side):
-  positions = swin.relative_positions(side)
-  for query in range(side**2):
-    for key in range(side**2):
-      down = query // side - key // side
-      right = query % side - key % side
-      expected = (down + side - 1) * (2 * side - 1) + right + side - 1
-      assert positions[query, key] == expected
-
-
 @pytest.mark.parametrize(('side', 'shift'), [(4, 2), (7, 3)])
 def test_shift_mask_keeps_apart_what_was_not_adjacent(side, shift):
   """Two tokens of a window attend if rolling back leaves them in place."""

@@ -1,0 +1,50 @@
+"""What the deraining transformers have in common."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from coic.modulation import ContextBranch, ModulatedConv
+from common.array_types import Array
+
+# The variance in two passes: the fast one loses digits where the mean is large.
+LayerNorm = functools.partial(
+  nn.LayerNorm, epsilon=1e-5, use_fast_variance=False
+)
+# A convolution that z does not reach, initialised like those that it does.
+PlainConv = functools.partial(ModulatedConv, embedding_features=None)
+
+
+def context(
+  z: Array | None, features: int, layer_options: Mapping[str, Any]
+) -> Array | None:
+  """What the calling module adds to the source of its keys and values.
+
+  Args:
+    z: embeddings, float [b, embedding_features].
+    features: width of the source.
+    layer_options: what the modulated layers of the network take from it, see
+      `Backbone`.
+
+  Returns:
+    Float [b, 1, 1, features], made by a `ContextBranch` named 'context'; None
+    without z, or where the network is not modulated.
+
+  Source: CoIC, CoI-M in transformers.
+  """
+  width = layer_options['embedding_features']
+  if width is None:
+    return None
+  branch = ContextBranch(
+    features,
+    layer_options.get('linear_init'),
+    layer_options['dtype'],
+    name='context',
+  )
+  if z is None:
+    branch(jnp.zeros((1, width)))  # Parameters exist in either mode.
+    return None
+  return branch(z)[:, None, None]

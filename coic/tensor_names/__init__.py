@@ -1,0 +1,1 @@
+"""Names that published tensors have, by the paths of our variables."""

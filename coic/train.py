@@ -1,0 +1,403 @@
+"""Training of a derainer: first the plain network, then all of CoIC."""
+
+import logging
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from coic import evaluate, experiment, losses, negatives
+from coic.contrast import contrast
+from coic.encoder import Encoder
+from coic.models import Backbone
+from common import (
+  configuration,
+  distributed,
+  image_ops,
+  train_state,
+  training_loop,
+)
+from common.array_types import Array, Batch, PyTree
+from common.checkpoints import export_model
+from common.train_state import TrainState
+
+_LOGGER = logging.getLogger(__name__)
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+
+# By name, of outputs, rainy and clean images; see `coic.losses`.
+LOSSES: Mapping[str, Callable[[Any, Array, Array], Array]] = {
+  'ssim': lambda out, image, target: losses.ssim_loss(out['restored'], target),
+  'l1': lambda out, image, target: losses.l1_loss(out['restored'], target),
+  'dgunet': lambda out, image, target: losses.dgunet_loss(
+    out['stages'], target
+  ),
+  'rcdnet': lambda out, image, target: losses.rcdnet_loss(
+    out['first_background'],
+    out['backgrounds'],
+    out['rain_layers'],
+    image,
+    target,
+  ),
+}
+
+# Global norm that the gradients of an exploded step are brought to.
+_EXPLODED_NORM = 1e-8
+
+
+class Views(NamedTuple):
+  """What the encoders compare, RGB in [0, 1].
+
+  Attributes:
+    query: rainy images, made small, float [b, h, w, 3].
+    key: the same, flipped, float [b, h, w, 3].
+    negatives: other rain and blurred scenes, float [b, n, h, w, 3].
+  """
+
+  query: Array
+  key: Array
+  negatives: Array
+
+
+def make_views(
+  rng: Array,
+  batch: Batch,
+  bank: negatives.RainBank | None,
+  *,
+  num_negatives: int = 4,
+  draws: negatives.Draws = 'independent',
+  axis_name: str | None = None,
+) -> tuple[Views, negatives.RainBank | None]:
+  """Makes query, key and negatives of a batch.
+
+  Args:
+    rng: key of the flips and blurs.
+    batch: `input` and `target` (crops), `whole_input` and `whole_target` (all
+      of the images, made as small), float RGB in [0, 1] [b, h, w, 3].
+    bank: rain of earlier batches, or None.
+    num_negatives: blurred scenes for each image; other rain is one more.
+    draws: see `negatives.detail_aware_negatives`.
+    axis_name: device axis over which foreign rain is looked for.
+
+  Returns:
+    The views, and the bank with this batch's rain.
+
+  Source: CoIC, rain-/detail-aware contrastive learning.
+  """
+  rng_key, rng_negatives = jax.random.split(rng)
+  query = batch['whole_input']
+  rain, bank = negatives.rain_aware_negative(
+    batch['input'], batch['target'], bank, axis_name=axis_name
+  )
+  detail = negatives.detail_aware_negatives(
+    rng_negatives, batch['whole_target'], count=num_negatives, draws=draws
+  )
+  key = negatives.random_flips(rng_key, query, draws=draws)
+  return Views(query, key, jnp.concatenate([rain[:, None], detail], 1)), bank
+
+
+def make_update(
+  network: Backbone,
+  encoder: Encoder,
+  tx: optax.GradientTransformation,
+  *,
+  loss: str = 'ssim',
+  contrastive_weight: float = 0.2,
+  temperature: float = 1.0,
+  momentum: float = 0.999,
+  freeze_network: bool = False,
+  explosion_limit: float | None = None,
+  skip_non_finite: bool = False,
+  axis_name: str | None = None,
+) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+  """Builds the update of network and encoder, for jit, shard_map and pmap.
+
+  The entries of the state's parameters are `network` and `encoder`; of its
+  model state the same, and `momentum_encoder`.
+
+  Args:
+    network: the derainer.
+    encoder: the architecture of both encoders.
+    tx: optimiser of both.
+    loss: of the network, one of `LOSSES`.
+    contrastive_weight: of the contrastive loss beside it.
+    temperature: of the contrastive loss.
+    momentum: of the momentum encoder.
+    freeze_network: train the encoder alone.
+    explosion_limit: where a restored value is larger than this, the gradients
+      all but vanish.
+    skip_non_finite: leave the state as it is where a gradient is not finite;
+      the metric `skipped` says so.
+    axis_name: device axis to average over; None on one device.
+
+  Returns:
+    `update(state, image, target, views=None)` with RGB in [0, 1], float [b, h,
+    w, 3]; gives the new state and scalars. Without views it trains the plain
+    network.
+
+  Raises:
+    ValueError: there is no such loss.
+  """
+  if loss not in LOSSES:
+    raise ValueError(f'loss {loss!r} must be one of {[*LOSSES]}')
+  loss_of = LOSSES[loss]
+
+  def update(
+    state: TrainState, image: Array, target: Array, views: Views | None = None
+  ) -> tuple[TrainState, dict[str, Array]]:
+    _, rng = _step_keys(state, axis_name)
+
+    def loss_fn(params: PyTree) -> tuple[Array, Any]:
+      model_state = dict(state.model_state)
+      z, terms = None, {}
+      if views is not None:
+        contrasted = contrast(
+          encoder,
+          params['encoder'],
+          model_state['encoder']['batch_stats'],
+          model_state['momentum_encoder']['params'],
+          model_state['momentum_encoder']['batch_stats'],
+          *views,
+          momentum=momentum,
+          temperature=temperature,
+        )
+        z = contrasted.z
+        terms['contrastive_loss'] = contrasted.loss.mean()
+        model_state['encoder'] = {'batch_stats': contrasted.batch_stats}
+        model_state['momentum_encoder'] = {
+          'params': contrasted.momentum_params,
+          'batch_stats': contrasted.momentum_batch_stats,
+        }
+      weights = params['network']
+      if freeze_network:
+        weights = jax.lax.stop_gradient(weights)
+      outputs, model_state['network'] = network.apply(
+        {'params': weights, **model_state['network']},
+        image,
+        z,
+        train=True,
+        all_outputs=True,
+        rngs={'dropout': rng},
+        mutable=list(model_state['network']),
+      )
+      terms['restoration_loss'] = loss_of(outputs, image, target).mean()
+      terms['loss'] = terms['restoration_loss']
+      if views is not None:
+        terms['loss'] += contrastive_weight * terms['contrastive_loss']
+      largest = jnp.abs(outputs['restored']).max()
+      terms = distributed.pmean(terms, axis_name)
+      model_state = train_state.average_statistics(model_state, axis_name)
+      return terms['loss'], (terms, model_state, largest)
+
+    gradients, (terms, model_state, largest) = jax.grad(loss_fn, has_aux=True)(
+      state.params
+    )
+    gradients = distributed.pmean(gradients, axis_name)
+    norm = optax.tree.norm(gradients)
+    metrics = terms | {
+      'gradient_norm': norm,
+      'parameter_norm': optax.tree.norm(state.params),
+    }
+    if explosion_limit is not None:
+      if axis_name is not None:
+        largest = jax.lax.pmax(largest, axis_name)
+      scale = jnp.where(
+        largest > explosion_limit, jnp.minimum(1, _EXPLODED_NORM / norm), 1
+      )
+      gradients = jax.tree.map(lambda g: scale * g, gradients)
+      metrics['exploded'] = jnp.float32(largest > explosion_limit)
+    new = state.apply_gradients(gradients, model_state, tx)
+    if skip_non_finite:
+      finite = jnp.isfinite(norm) & jnp.isfinite(terms['loss'])
+      new = new.replace(
+        **{
+          field: jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            getattr(new, field),
+            getattr(state, field),
+          )
+          for field in ('params', 'opt_state', 'model_state')
+        }
+      )
+      metrics[training_loop.SKIPPED] = jnp.float32(~finite)
+    return new, metrics
+
+  return update
+
+
+def make_train_step(
+  network: Backbone,
+  encoder: Encoder,
+  tx: optax.GradientTransformation,
+  *,
+  num_negatives: int = 4,
+  draws: negatives.Draws = 'independent',
+  rain_search: experiment.RainSearch = 'per_device',
+  axis_name: str | None = None,
+  **options: Any,
+) -> Step:
+  """Builds the step on a batch, for jit, shard_map and pmap.
+
+  Args:
+    network: the derainer.
+    encoder: the architecture of both encoders.
+    tx: optimiser of both.
+    num_negatives: see `make_views`.
+    draws: see `make_views`.
+    rain_search: whether each device looks for foreign rain in its own part of
+      the batch (and its own bank), or in all of it.
+    axis_name: device axis of the batch; None on one device.
+    **options: see `make_update`.
+
+  Returns:
+    `step(state, batch)` with `input` and `target`, uint8 in 0..255 or float in
+    [0, 1] [b, h, w, 3]; gives the new state and scalars. With `whole_input`
+    and `whole_target` too, it is a step of the second stage: the network is
+    modulated and the encoder trained.
+
+  Raises:
+    ValueError: there is no such loss.
+  """
+  update = make_update(network, encoder, tx, axis_name=axis_name, **options)
+  search_axis = axis_name if rain_search == 'global' else None
+  own_axis = axis_name if rain_search == 'per_device' else None
+
+  def step(
+    state: TrainState, batch: Batch
+  ) -> tuple[TrainState, dict[str, Array]]:
+    batch = {key: image_ops.as_float(images) for key, images in batch.items()}
+    views = None
+    if 'whole_input' in batch:
+      rng, _ = _step_keys(state, axis_name)
+      banks = state.model_state.get('rain', {}).get('banks')
+      views, bank = make_views(
+        rng,
+        batch,
+        _own_bank(banks, own_axis),
+        num_negatives=num_negatives,
+        draws=draws,
+        axis_name=search_axis,
+      )
+      if bank is not None:
+        banks = jax.tree.map(
+          lambda x: distributed.all_rows(x[None], own_axis), bank
+        )
+        model_state = {**state.model_state, 'rain': {'banks': banks}}
+        state = state.replace(model_state=model_state)
+    return update(state, batch['input'], batch['target'], views)
+
+  return step
+
+
+def _step_keys(state: TrainState, axis_name: str | None) -> Array:
+  """Keys of a step on this device: of the views, and of the network."""
+  rng = jax.random.fold_in(state.rng, state.step)
+  return jax.random.split(distributed.device_key(rng, axis_name))
+
+
+def _own_bank(
+  banks: negatives.RainBank | None, axis_name: str | None
+) -> negatives.RainBank | None:
+  """This device's bank out of [devices, ...]; all banks are on all devices."""
+  index = 0 if axis_name is None else jax.lax.axis_index(axis_name)
+  return jax.tree.map(lambda x: x[index], banks)
+
+
+def train_and_evaluate(
+  config: ml_collections.ConfigDict, workdir: str | pathlib.Path
+) -> dict[str, float]:
+  """Trains a derainer as a config says, from scratch or where it stopped.
+
+  Args:
+    config: as the files in `configs/coic` build it.
+    workdir: folder of the run. It gets the resolved config, `metrics.jsonl`,
+      checkpoints and at the end the derainer as `model.safetensors`. Where it
+      holds a checkpoint, the run goes on.
+
+  Returns:
+    Mean scores of the last state on each test set and protocol, such as
+    `rain100l_coic_y_psnr` in decibels, and the means over sets, `mean_...`.
+
+  Raises:
+    ValueError: a config value or a checkpoint does not fit.
+    FloatingPointError: the loss is not finite any more.
+  """
+  workdir = pathlib.Path(workdir)
+  configuration.write(config, workdir)
+
+  # Devices, pictures, networks, optimiser
+  mesh = distributed.make_mesh()
+  batch_size = config.train.batch_size
+  distributed.require_divisible(batch_size, mesh)
+  parts = experiment.build(config)
+  state = distributed.replicate(parts.initial_state(mesh.size), mesh)
+  count = sum(x.size for x in jax.tree.leaves(state.params['network']))
+  _LOGGER.info(
+    '%s: %d parameters, %d pairs to learn from, %d devices, in %s',
+    config.model.name,
+    count,
+    len(parts.train_pairs.mixture),
+    mesh.size,
+    workdir,
+  )
+  parallelism = config.train.parallelism
+  step_fn = distributed.map_step(
+    make_train_step(
+      parts.network,
+      parts.encoder,
+      parts.tx,
+      loss=config.loss.name,
+      explosion_limit=config.loss.explosion_limit,
+      skip_non_finite=config.train.skip_non_finite,
+      freeze_network=config.train.freeze_network,
+      contrastive_weight=config.contrast.weight,
+      temperature=config.contrast.temperature,
+      momentum=config.contrast.momentum,
+      num_negatives=config.contrast.num_negatives,
+      draws=config.contrast.draws,
+      rain_search=config.contrast.rain_search,
+      axis_name=distributed.AXIS_NAME,
+    ),
+    mesh,
+    parallelism=parallelism,
+    donate_state=True,
+  )
+
+  def score(state: TrainState) -> dict[str, float]:
+    # On one device: the pictures differ in size.
+    derainer = parts.derainer(jax.device_get(state))
+    return evaluate.scores_by_set(
+      derainer, parts.test_sets, protocols=config.eval.protocols
+    )
+
+  state, scores = training_loop.run_or_resume(
+    state,
+    workdir=workdir,
+    step_fn=step_fn,
+    make_batches=lambda first_step: (
+      distributed.shard_batch(b, mesh, parallelism)
+      for b in parts.batches(first_step)
+    ),
+    evaluate=score,
+    best_metric=f'mean_{config.eval.protocols[0]}_psnr',
+    batch_size=batch_size,
+    num_steps=config.train.num_steps,
+    log_every_steps=config.train.log_every_steps,
+    eval_every_steps=config.train.eval_every_steps,
+    save_every_steps=config.train.save_every_steps,
+    tensorboard=config.train.tensorboard,
+  )
+
+  # Export
+  if jax.process_index() == 0:
+    derainer = parts.derainer(jax.device_get(state))
+    export_model(
+      workdir / evaluate.MODEL_FILE,
+      derainer.variables,
+      {**parts.description(derainer), 'scores': scores},
+    )
+  return scores

@@ -1,0 +1,56 @@
+"""The command of a trainer: flags, console, compilation cache."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+
+import ml_collections
+from absl import app, flags
+from ml_collections import config_flags
+
+from common import compilation_cache, configuration, console
+
+TrainAndEvaluate = Callable[
+  [ml_collections.ConfigDict, str | pathlib.Path], dict[str, float]
+]
+
+
+def define_config_flags(folder: str) -> None:
+  """Defines the flags `--config` and `--workdir`, both required.
+
+  Args:
+    folder: what `--workdir` is the folder of.
+  """
+  config_flags.DEFINE_config_file(
+    'config', None, 'Config file, with its argument after a colon.'
+  )
+  flags.DEFINE_string('workdir', None, f'Folder of the {folder}.')
+  flags.mark_flags_as_required(['config', 'workdir'])
+
+
+def run(main: Callable[[], None]) -> None:
+  """Parses the flags, sets up the process, and calls a command's function."""
+
+  def checked(arguments: Sequence[str]) -> None:
+    if len(arguments) > 1:
+      raise app.UsageError(f'unexpected arguments: {" ".join(arguments[1:])}')
+    console.configure()
+    compilation_cache.enable()
+    main()
+
+  app.run(checked, flags_parser=configuration.parse_flags)
+
+
+def train(train_and_evaluate: TrainAndEvaluate) -> None:
+  """Runs a trainer on the flags, and prints the scores of the last state.
+
+  Args:
+    train_and_evaluate: takes a config and the folder of the run.
+  """
+  define_config_flags('run')
+
+  def main() -> None:
+    scores = train_and_evaluate(flags.FLAGS.config, flags.FLAGS.workdir)
+    for name, value in scores.items():
+      print(f'{name} {value:.4f}')
+
+  run(main)
