@@ -11,11 +11,14 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from coic import models
+from coic.encoder import Encoder
+from coic.tensor_names import brn, drsformer, encoder, idt, rcdnet
 from common import checkpoints, weight_conversion
 from common.array_types import Variables
 from common.weight_conversion import Rules, Tensors
@@ -23,51 +26,16 @@ from common.weight_conversion import Rules, Tensors
 NAMINGS = ('coic', 'upstream')
 
 
-def _modulated(layers: Mapping[str, str]) -> dict[str, str]:
-  """Rules for modulated layers from the names of the layers."""
-  rules = {}
-  for ours, theirs in layers.items():
-    rules[ours] = f'{theirs}.base_conv.conv'
-    for i, published in enumerate((0, 2, 4), 1):
-      rules[f'{ours}/generator/linear{i}'] = f'{theirs}.g2pa_wgen.{published}'
-  return rules
-
-
-_BRN_PARTS = {'input': 'conv0', 'output': 'conv'}
-_BRN_PARTS |= {f'lstm_{gate}': f'conv_{gate}' for gate in 'ifgo'}
-_BRN_BRANCHES = {'rain': '_r', 'background': ''}
-
 # By network, of the program of CoIC.
 _RULES: Mapping[str, Rules] = {
-  'brn': _modulated(
-    {
-      f'iteration/{branch}/{ours}': f'{theirs}{suffix}.conv'
-      for branch, suffix in _BRN_BRANCHES.items()
-      for ours, theirs in _BRN_PARTS.items()
-    }
-    | {
-      f'iteration/{branch}/block{{b}}_conv{{i}}': (
-        f'res_conv{{b}}{suffix}.conv{{i}}'
-      )
-      for branch, suffix in _BRN_BRANCHES.items()
-    }
-  ),
+  'brn': brn.RULES,
+  'rcdnet': rcdnet.RULES,
+  'idt': idt.RULES,
+  'drsformer': drsformer.RULES,
+  'encoder': encoder.RULES,
 }
 # By network, of the program that it comes from, where the names differ.
-_UPSTREAM_RULES: Mapping[str, Rules] = {
-  'brn': {
-    f'iteration/{branch}/{ours}': f'{theirs}{suffix}.0'
-    for branch, suffix in _BRN_BRANCHES.items()
-    for ours, theirs in _BRN_PARTS.items()
-  }
-  | {
-    f'iteration/{branch}/block{{b}}_conv{i}': (
-      f'res_conv{{b}}{suffix}.{2 * i - 2}'
-    )
-    for branch, suffix in _BRN_BRANCHES.items()
-    for i in (1, 2)
-  },
-}
+_UPSTREAM_RULES: Mapping[str, Rules] = {'brn': brn.UPSTREAM_RULES}
 
 
 def from_torch(
@@ -78,10 +46,11 @@ def from_torch(
   Every tensor must be used and every variable found, in its shape.
 
   Args:
-    name: one of `coic.models.names()`.
+    name: one of `coic.models.names()`, or 'encoder'.
     state_dict: arrays by published name, in PyTorch's layout. The network is
       modulated if there are generators among them.
-    **options: fields of the network, as in `coic.models.create`.
+    **options: fields of the network, as in `coic.models.create`, or of the
+      encoder.
 
   Returns:
     Variables as `model.init` has them, as NumPy arrays.
@@ -90,8 +59,13 @@ def from_torch(
     ValueError: the tensors differ from those that are needed; the message
       lists every one. Or the network is unknown, or does not take the options.
   """
-  model = models.create(name, **describe(state_dict, **options))
-  image = jax.ShapeDtypeStruct((1, 128, 128, 3), jnp.float32)
+  model: nn.Module
+  if name == 'encoder':
+    model = Encoder(**options)
+  else:
+    model = models.create(name, **describe(state_dict, **options))
+  size = getattr(model, 'fixed_size', None) or 128
+  image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
   template = jax.eval_shape(model.init, jax.random.key(0), image)
   found, differences = min(
     (
@@ -111,7 +85,7 @@ def to_torch(
   """Published names for one of our networks; inverse of `from_torch`.
 
   Args:
-    name: one of `coic.models.names()`.
+    name: one of `coic.models.names()`, or 'encoder'.
     variables: variables of that network.
     naming: 'coic'; or 'upstream' for the names of the program that a network
       comes from, where they differ, which know no generators.
@@ -158,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('input', metavar='IN')
   parser.add_argument('output', metavar='OUT', help='.safetensors')
-  parser.add_argument('--model', required=True, choices=models.names())
+  parser.add_argument('--model', required=True, choices=_RULES)
   parser.add_argument(
     '--unused_generators',
     action='store_true',
@@ -177,12 +151,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
       tensors = to_torch(options.model, variables, naming=options.to)
       weight_conversion.write_tensors(options.output, tensors)
     else:
-      network = {'unused_generators': options.unused_generators}
+      network = {}
+      if options.unused_generators:
+        network['unused_generators'] = True
       variables = from_torch(options.model, tensors, **network)
-      description = {'name': options.model, **describe(tensors, **network)}
-      checkpoints.export_model(
-        options.output, variables, {'model': description}
-      )
+      description = {'encoder': network}
+      if options.model != 'encoder':
+        network = describe(tensors, **network)
+        description = {'model': {'name': options.model, **network}}
+      checkpoints.export_model(options.output, variables, description)
   except (ImportError, OSError, ValueError) as error:
     parser.exit(1, f'{error}\n')
   print(f'{options.output}: {len(tensors)} tensors of {options.model}')

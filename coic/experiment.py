@@ -13,7 +13,7 @@ import optax
 from coic import evaluate, models, schedules
 from coic.encoder import Encoder
 from coic.negatives import RainBank
-from common import checkpoints, distributed, optimizers, train_state
+from common import checkpoints, optimizers, train_state
 from common.array_types import Array, Batch, PyTree
 from common.data import (
   derain_sets,
@@ -122,7 +122,6 @@ class Experiment:
         start_step=start,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        device_count=distributed.make_mesh().size,
       )
 
     if first_step < switch:

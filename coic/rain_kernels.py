@@ -18,13 +18,13 @@ from common.array_types import Array, ArrayLike
 _SUMS = 0.139, 0.997
 # Of the kernels that are rendered here: degrees from the vertical, and pixels
 # (standard deviations).
-_ANGLES = -60.0, 60.0
+_ANGLES = -45.0, 45.0
 _LENGTHS = 0.8, 2.4
 _WIDTHS = 0.4, 0.8
 
 
 def rendered_kernels(count: int = 32, size: int = 9) -> np.ndarray:
-  """Draws streaks of rain: Gaussian spots, longer than wide, mostly upright.
+  """Draws streaks of rain: Gaussian spots, longer than wide, more or less upright.
 
   Directions, lengths, widths and sums are spread evenly over their ranges, all
   four together, so that any number of kernels is a diverse set and always the

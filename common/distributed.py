@@ -90,7 +90,11 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
   """Puts the same value on every device of the mesh."""
-  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+  sharding = NamedSharding(mesh, PartitionSpec())
+  if mesh.is_multi_process:
+    # device_put takes no random keys to the devices of other processes.
+    return jax.jit(lambda x: x, out_shardings=sharding)(tree)
+  return jax.device_put(tree, sharding)
 
 
 def wait_for_all(name: str) -> None:

@@ -323,14 +323,21 @@ def analyse(
 
 
 def main(arguments: Sequence[str]) -> None:
-  """Runs `analyse` on the flags and prints what it found."""
+  """Runs `analyse` on the flags and prints its main numbers."""
   if len(arguments) > 1:
     raise app.UsageError(f'unexpected arguments: {" ".join(arguments[1:])}')
   console.configure()
   compilation_cache.enable()
   values = flags.FLAGS
   result = analyse(values.config, values.checkpoint, values.output)
-  print(json.dumps(result, indent=2))
+  for title, found in result.items():
+    print(f'{title} training:')
+    print(
+      f'  CKA of the embeddings {found["cka"]["embedding"]["embedding"]:.4f}'
+    )
+    for name, value in (found['correlation'] or {}).items():
+      print(f'  correlation, {name} {value:.4f}')
+  print(f'all numbers, and pictures: {values.output}')
 
 
 if __name__ == '__main__':

@@ -169,7 +169,8 @@ def evaluate(
   checkpoint = pathlib.Path(checkpoint)
   teacher_path = None
   if config.distiller.name != 'none':
-    teacher_path = config.teacher.checkpoint or checkpoint / 'teacher'
+    run = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    teacher_path = config.teacher.checkpoint or run / 'teacher'
   parts = experiment.build(config, teacher_path)
   networks: dict[str, nn.Module] = {}
   variables: dict[str, Variables] = {}

@@ -14,14 +14,13 @@ import pathlib
 import statistics
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
 from common import compilation_cache, configuration, console
-from trnr import evaluate, experiment, train
+from trnr import evaluate, input_pipeline, train
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -71,10 +70,12 @@ def compare(
     A row for each number of images and sampling.
 
   Raises:
-    ValueError: as `train.train_and_evaluate`.
+    ValueError: a sampling is unknown, or as `train.train_and_evaluate`.
   """
   workdir = pathlib.Path(workdir)
   rows, runs = [], []
+  if unknown := sorted({*samplings} - {*_NAMES}):
+    raise ValueError(f'sampling {unknown[0]!r} must be one of {[*_NAMES]}')
   for count in num_images:
     patch_file = workdir / f'patches_{count}.npz'
     for sampling in samplings:
@@ -88,11 +89,17 @@ def compare(
             'data.num_images': count,
           }
         )
-        if sampling in experiment.FROM_PATCHES:
-          experiment.prepare_patches(run, patch_file)
+        if sampling in input_pipeline.FROM_PATCHES:
+          # One analysis for all runs that learn from the same pictures.
           run.patches.path = str(patch_file)
         folder = workdir / f'{sampling}_{count}_seed{seed}'
-        _LOGGER.info('%s, %d images, seed %d', sampling, count, seed)
+        _LOGGER.info(
+          '%s, %s images, seed %d: %d steps',
+          _NAMES[sampling],
+          count or 'all',
+          seed,
+          run.train.num_steps,
+        )
         scores.append(train.train_and_evaluate(run, folder))
         runs.append((f'{sampling} {count or ""}', folder))
       rows.append(Row(sampling, count, scores))
@@ -145,7 +152,7 @@ def plot(
   path: pathlib.Path,
   side: int = 256,
 ) -> None:
-  """Draws the middle of the first test picture: before, after, and clean.
+  """Draws the middle of a test picture: before, after, and clean.
 
   Args:
     config: of the runs.
@@ -155,22 +162,23 @@ def plot(
   """
   from matplotlib import figure  # Half a second of import, only for figures.
 
-  _, test_pairs = experiment.open_data(**config.data)
-  pair = test_pairs[0]
-  clean = pair['target']
-  top, left = (max(0, n - side) // 2 for n in clean.shape[:2])
-  window = np.s_[top : top + side, left : left + side]
-  pictures = {'degraded': pair['input'][window]}
+  _, test_pairs = input_pipeline.open_data(**config.data)
+  sigma = config.eval.sigmas[0] if config.eval.sigmas else None
+  _, degraded, clean = next(evaluate.pictures(test_pairs, sigma))
+  top, left = (max(0, n - side) // 2 for n in clean.shape[1:3])
+  window = np.s_[0, top : top + side, left : left + side]
+  shown = {'degraded': degraded[window]}
   for title, folder in runs:
     network, variables = evaluate.load_network(folder)
-    image = jnp.asarray(pair['input'], jnp.float32)[None] / 255
-    restored = np.asarray(evaluate.restore(network, variables, image)[0])
-    pictures[title] = restored[window]
-  pictures['clean'] = clean[window]
-  canvas = figure.Figure(figsize=(3 * len(pictures), 3.3), layout='constrained')
-  panels = canvas.subplots(1, len(pictures))
-  for axes, (title, picture) in zip(panels, pictures.items(), strict=True):
-    axes.imshow(picture)
+    restored = evaluate.restore(
+      network, variables, degraded, evaluate.level_of(network, sigma)
+    )
+    shown[title] = np.asarray(restored)[window]
+  shown['clean'] = clean[window]
+  canvas = figure.Figure(figsize=(3 * len(shown), 3.3), layout='constrained')
+  panels = canvas.subplots(1, len(shown))
+  for axes, (title, picture) in zip(panels, shown.items(), strict=True):
+    axes.imshow(picture.clip(0, 1), cmap='gray')
     axes.set_title(title)
     axes.axis('off')
   canvas.savefig(path, dpi=100)
@@ -182,15 +190,24 @@ def main(arguments: Sequence[str]) -> None:
     raise app.UsageError(f'unexpected arguments: {" ".join(arguments[1:])}')
   console.configure()
   compilation_cache.enable()
+  samplings = flags.FLAGS.samplings
+  seeds = [int(seed) for seed in flags.FLAGS.seeds]
+  num_images = [int(count) for count in flags.FLAGS.num_images]
+  print(
+    f'Trains {len(samplings) * len(seeds) * len(num_images)} networks '
+    f'({", ".join(samplings)}) for {flags.FLAGS.config.train.num_steps} steps '
+    'each, and scores them on the test pictures.',
+    flush=True,
+  )
   rows = compare(
     flags.FLAGS.config,
     flags.FLAGS.workdir,
-    samplings=flags.FLAGS.samplings,
-    seeds=[int(seed) for seed in flags.FLAGS.seeds],
-    num_images=[int(count) for count in flags.FLAGS.num_images],
+    samplings=samplings,
+    seeds=seeds,
+    num_images=num_images,
   )
   print(table(rows))
-  print(f'pictures: {flags.FLAGS.workdir}/pictures.png')
+  print(f'before and after: {flags.FLAGS.workdir}/pictures.png')
 
 
 if __name__ == '__main__':

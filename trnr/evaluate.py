@@ -2,7 +2,8 @@
 
 Restores every pair of two folders; prints PSNR and SSIM per image and mean,
 under named protocols (`common.metrics.PROTOCOLS`). With `--sigmas`, the clean
-images of `--target` get noise of these strengths instead.
+images of `--target` get noise of these strengths instead. Each option of the
+three may be given several values, one for each row of the table at the end.
 """
 
 import argparse
@@ -83,8 +84,8 @@ def evaluate(
     variables: of the network.
     source: pairs of `input` and `target`, uint8 [h, w, c]. With `sigma`, the
       input is the target plus noise: the draws come from one generator with
-      seed 0, image by image in the order of the source, and the sum is not
-      clipped.
+      seed 0, image by image in the string order of the names, and the sum is
+      not clipped.
     protocols: names in `metrics.PROTOCOLS`.
     sigma: standard deviation of the noise in units of 1/255, or None.
 
@@ -102,11 +103,8 @@ def evaluate(
         f'protocol {name!r} must be one of {[*metrics.PROTOCOLS]}'
       )
   scores = []
-  for name, image, target in _images(source, sigma):
-    level = None
-    if network.needs_sigma:
-      level = jnp.full((1,), (sigma or 0) / 255, jnp.float32)
-    restored = restore(network, variables, image, level)
+  for name, image, target in pictures(source, sigma):
+    restored = restore(network, variables, image, level_of(network, sigma))
     for protocol in protocols:
       how = metrics.PROTOCOLS[protocol]
       after = metrics.score(restored, target, how)
@@ -167,12 +165,33 @@ def _is_ours(path: pathlib.Path) -> bool:
   return b'"description"' in header
 
 
-def _images(
-  source: pairs.PairSource, sigma: float | None
+def level_of(
+  network: models.RestorationNetwork, sigma: float | None
+) -> Array | None:
+  """What `restore` takes for one image with noise of strength `sigma` / 255."""
+  if not network.needs_sigma:
+    return None
+  return jnp.full((1,), (sigma or 0) / 255, jnp.float32)
+
+
+def pictures(
+  source: pairs.PairSource, sigma: float | None = None
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+  """Name, degraded and clean image of each element, as `evaluate` scores them.
+
+  Args:
+    source: see `evaluate`.
+    sigma: see `evaluate`.
+
+  Yields:
+    Name, and float32 [1, h, w, c] in [0, 1] of both; noise leaves that range.
+  """
   generator = np.random.RandomState(0)
-  for index, name in enumerate(source.names):
-    pair = source[index]
+  indices: Sequence[int] = range(len(source))
+  if sigma is not None:
+    indices = sorted(indices, key=lambda index: source.names[index])
+  for index in indices:
+    name, pair = source.names[index], source[index]
     target = pair['target']
     if sigma is None:
       image = np.asarray(pair['input'] / 255, np.float32)
@@ -202,18 +221,23 @@ def table(rows: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-  """Scores two folders; see the module, or `--help`."""
+  """Scores folders; see the module, or `--help`."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument(
-    '--weights', required=True, help='run folder, or weights of any kind'
+    '--weights',
+    nargs='+',
+    required=True,
+    help='run folders, or weights of any kind',
   )
-  parser.add_argument('--input', help='folder of degraded images')
-  parser.add_argument('--target', required=True, help='folder of clean images')
+  parser.add_argument('--input', nargs='+', help='folders of degraded images')
+  parser.add_argument(
+    '--target', nargs='+', required=True, help='folders of clean images'
+  )
   for side in ('input', 'target'):
     parser.add_argument(
       f'--{side}_pattern',
       default=r'(.+)\.\w+',
-      help='regular expression whose groups pair the file names',
+      help='regular expression whose group pairs the file names',
     )
   parser.add_argument(
     '--sigmas',
@@ -231,34 +255,43 @@ def main(arguments: Sequence[str] | None = None) -> None:
   options = parser.parse_args(arguments)
   if (options.input is None) == (options.sigmas is None):
     parser.error('give either --input or --sigmas')
+  inputs = options.input or [None] * len(options.target)
+  if not len(options.weights) == len(inputs) == len(options.target):
+    parser.error('--weights, --input and --target need equally many values')
   compilation_cache.enable()
   rows, every = {}, []
   try:
-    network, variables = load_network(options.weights)
-    source: pairs.PairSource
-    if options.sigmas:
-      source = pairs.clean_folder(options.target, grey=network.channels == 1)
-    else:
-      source = pairs.paired_folders(
-        options.input,
-        options.target,
-        input_pattern=options.input_pattern,
-        target_pattern=options.target_pattern,
-      )
-    for sigma in options.sigmas or [None]:
-      scores = evaluate(
-        network, variables, source, protocols=options.protocols, sigma=sigma
-      )
-      for score in scores:
-        print(
-          f'{score.name}  {score.protocol}  {score.psnr:.3f} dB  '
-          f'{score.ssim:.4f}'
+    for weights, degraded, clean in zip(
+      options.weights, inputs, options.target, strict=True
+    ):
+      network, variables = load_network(weights)
+      source: pairs.PairSource
+      if options.sigmas:
+        source = pairs.clean_folder(clean, grey=network.channels == 1)
+      else:
+        source = pairs.paired_folders(
+          degraded,
+          clean,
+          input_pattern=options.input_pattern,
+          target_pattern=options.target_pattern,
         )
-      name = f'{len(source)} images'
-      rows[name if sigma is None else f'{name}, sigma {sigma:g}'] = means(
-        scores
-      )
-      every += [{'sigma': sigma, **score._asdict()} for score in scores]
+      for sigma in options.sigmas or [None]:
+        scores = evaluate(
+          network, variables, source, protocols=options.protocols, sigma=sigma
+        )
+        for score in scores:
+          print(
+            f'{score.name}  {score.protocol}  {score.psnr:.3f} dB  '
+            f'{score.ssim:.4f}'
+          )
+        name = (
+          f'{pathlib.Path(weights).stem} on {len(source)} images of {clean}'
+        )
+        if sigma is not None:
+          name += f', sigma {sigma:g}'
+        rows[name] = means(scores)
+        facts = {'weights': weights, 'target': clean, 'sigma': sigma}
+        every += [facts | score._asdict() for score in scores]
   except (ImportError, OSError, ValueError) as error:
     parser.exit(1, f'{error}\n')
   print(table(rows))

@@ -141,9 +141,9 @@ def read_folders(
     The patches.
 
   Raises:
-    FileNotFoundError: there are no cluster folders, or a partner is missing.
-    ValueError: an image is damaged, or clusters have different numbers of
-      degraded versions.
+    FileNotFoundError: there are no cluster folders.
+    ValueError: an image is absent or damaged, or patches have different
+      numbers of degraded versions.
   """
   root = pathlib.Path(root)
   folders = sorted(x for x in (root / 'clean').glob('*') if x.is_dir())
@@ -154,7 +154,8 @@ def read_folders(
     paths = sorted(folder.glob('*.png'))
     if not centres:
       paths = [path for path in paths if path.name != 'center.png']
-    clean += [x['target'] for x in pairs.CleanFiles(tuple(paths), grey)]
+    files = pairs.CleanFiles(tuple(paths), grey)
+    clean += [files[number]['target'] for number in range(len(files))]
     cluster += [label] * len(paths)
     rainy = root / 'rain' / folder.name
     if not (root / 'rain').is_dir():

@@ -116,7 +116,7 @@ class Part:
 
 
 def in_memory(source: pairs.PairSource) -> list[Example]:
-  """All elements, decoded once; for the few images that a run learns from."""
+  """All elements, decoded once."""
   return [source[index] for index in range(len(source))]
 
 

@@ -93,7 +93,7 @@ def make_task_step(
     inner_schedule: inner learning rate of all parameters by outer step, in
       place of those in the state.
     multi_step_epochs: epochs in which the query losses after all inner steps
-      count (see `adaptation.multi_step_weights`); 0 takes the last alone.
+      count (see `adaptation.multi_step_weights`); later the last counts alone.
     steps_per_epoch: length of these epochs.
     over_tasks: see `adaptation.meta_loss`.
     remat: see `adaptation.meta_loss`.
@@ -110,11 +110,12 @@ def make_task_step(
   ) -> tuple[TrainState, dict[str, Array]]:
     weights = None
     if multi_step_epochs:
-      weights = adaptation.multi_step_weights(
-        state.step // steps_per_epoch,
-        inner_steps=inner_steps,
-        num_epochs=multi_step_epochs,
+      epoch = state.step // steps_per_epoch
+      early = adaptation.multi_step_weights(
+        epoch, inner_steps=inner_steps, num_epochs=multi_step_epochs
       )
+      last = jax.nn.one_hot(inner_steps - 1, inner_steps)
+      weights = jnp.where(epoch < multi_step_epochs, early, last)
     batch_stats = state.model_state['network'].get('batch_stats', {})
 
     def outer_loss(params: PyTree) -> tuple[Array, Any]:

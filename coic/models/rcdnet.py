@@ -115,8 +115,8 @@ class _Stage(nn.Module):
     image: Array,
     dictionary: Array,
     z: Array | None,
-  ) -> tuple[_State, _State]:
-    """Gives the new state, and again for all outputs."""
+  ) -> tuple[_State, tuple[Array, Array]]:
+    """Gives the new state, and background and rain for all outputs."""
 
     def network(name: str, sparse: bool) -> ProximalNetwork:
       return ProximalNetwork(
@@ -138,8 +138,7 @@ class _Stage(nn.Module):
     background = network('background_network', False)(
       jnp.concatenate([background, carried], axis=-1), z
     )
-    state = _State(maps, rain, background)
-    return state, state._replace(maps=None, background=background[..., :3])
+    return _State(maps, rain, background), (background[..., :3], rain)
 
 
 class _Dictionary(nn.Module):
@@ -147,12 +146,12 @@ class _Dictionary(nn.Module):
 
   maps: int
   size: int
-  init: nn.initializers.Initializer
+  kernel_init: nn.initializers.Initializer
 
   @nn.compact
   def __call__(self) -> Array:
     shape = (self.size, self.size, self.maps, 3)
-    return self.param('kernel', self.init, shape) / _ENLARGED
+    return self.param('kernel', self.kernel_init, shape) / _ENLARGED
 
 
 class RCDNet(Backbone):
@@ -235,7 +234,7 @@ class RCDNet(Backbone):
       image, network('first_network')(jnp.concatenate([image, carried], -1), z)
     )
     first_background = state.background[..., :3]
-    state, stages = self._stages(train)(
+    state, (backgrounds, rains) = self._stages(train)(
       state, self._step_sizes(), image, self._dictionary('dictionary'), z
     )
     restored = network('last_network')(state.background, z)[..., :3] / _WHITE
@@ -244,14 +243,12 @@ class RCDNet(Backbone):
     return {
       'restored': restored,
       'first_background': first_background / _WHITE,
-      'backgrounds': jnp.concatenate(
-        [stages.background / _WHITE, restored[None]]
-      ),
-      'rain_layers': stages.rain / _WHITE,
+      'backgrounds': jnp.concatenate([backgrounds / _WHITE, restored[None]]),
+      'rain_layers': rains / _WHITE,
     }
 
   def _first_state(self, image: Array, background: Array) -> _State:
-    """The maps, by a dictionary of their own, of what is rain at first sight."""
+    """Maps, by a dictionary of their own, of what is rain at first sight."""
     rain = image - background[..., :3]
     threshold = self.param('rain_threshold', nn.initializers.ones, (1,))
     maps = adjoint(

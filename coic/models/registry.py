@@ -6,8 +6,10 @@ from typing import Any
 
 from coic.models.backbone import Backbone
 from coic.models.brn import BRN
+from coic.models.dgunet import DGUNet
 from coic.models.drsformer import DRSformer
 from coic.models.idt import IDT
+from coic.models.rcdnet import RCDNet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Entry:
 
 _NETWORKS = {
   'brn': Entry(BRN, 375_526, 580_749),
+  'rcdnet': Entry(RCDNet, 2_975_186, 5_080_610),
+  'dgunet': Entry(DGUNet, 3_633_117, 4_949_013),
   'idt': Entry(IDT, 16_422_543, 18_953_632),
   'drsformer': Entry(DRSformer, 33_669_632, 47_757_725),
 }

@@ -140,6 +140,35 @@ def resize_bilinear(
   return np.rint(image).astype(np.uint8)
 
 
+def centre_crop(
+  image: np.ndarray, size: int, *, multiple: int = 1
+) -> np.ndarray:
+  """Cuts out the middle of an image; of a smaller one, as much as there is.
+
+  Args:
+    image: [h, w, channels].
+    size: of the sides of the result, in pixels.
+    multiple: what sides of smaller images are cut to multiples of.
+
+  Returns:
+    [at most size, at most size, channels].
+
+  Raises:
+    ValueError: nothing is left, or a number is not positive.
+  """
+  if min(size, multiple) < 1:
+    raise ValueError(f'size = {size}, multiple = {multiple} must be positive')
+  height, width = (
+    min(size, side) // multiple * multiple for side in image.shape[:2]
+  )
+  if not height or not width:
+    raise ValueError(
+      f'image {list(image.shape)} has no sides that are multiples of {multiple}'
+    )
+  top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+  return image[top : top + height, left : left + width]
+
+
 @functools.lru_cache(maxsize=256)
 def _interpolation(
   size: int, new_size: int, antialias: bool

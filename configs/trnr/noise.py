@@ -1,9 +1,10 @@
 """TRNR on Gaussian noise of known strength, in grey or colour images.
 
-Argument: 'grey' or 'color', and after a comma 'msresnet' (the second version of
-the paper: 6 stages), 'dnnet' (the first version) or 'smoke'. The published
-denoiser has 64 filters in a form that cannot run; with 48 it has 1.4 M
-parameters. Scores were not available; no run of this length has been made here.
+Argument, with commas: `grey` or `color`; `msresnet` (the second version of the
+paper: 6 stages) or `dnnet` (the first version); `rps`, `rbs1` or `rbs2` for the
+ordinary ways of training; `smoke`. The published denoiser has 64 filters in a
+form that cannot run; with 48 it has 1.4 M parameters. Scores were not
+available; no run of this length has been made here.
 
   python -m trnr.main --config configs/trnr/noise.py:grey \
     --workdir runs/noise --config.data.train_target=CLEAN \
@@ -16,12 +17,15 @@ import ml_collections
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """Builds the config; see the module for `arg`."""
   words = [word for word in arg.split(',') if word]
-  valid = ('grey', 'color', 'msresnet', 'dnnet', 'smoke')
+  samplings = ('rcs', 'rps', 'rbs1', 'rbs2')
+  valid = ('grey', 'color', 'msresnet', 'dnnet', *samplings, 'smoke')
   for word in words:
     if word not in valid:
       raise ValueError(f'argument {word!r} must be one of {valid}')
   grey, smoke = 'color' not in words, 'smoke' in words
   network = 'dnnet' if 'dnnet' in words else 'msresnet'
+  sampling = next((word for word in words if word in samplings), 'rcs')
+  tasks = sampling == 'rcs'
   num_tasks, frequencies, num_steps = (2, 2, 4) if smoke else (3, 18, 500_000)
 
   config = ml_collections.ConfigDict()
@@ -45,7 +49,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.patches.seed = 0
 
   config.sampling = ml_collections.ConfigDict()
-  config.sampling.name = 'rcs'
+  config.sampling.name = sampling
   config.sampling.num_tasks = num_tasks
   config.sampling.frequencies = frequencies
   config.sampling.shots = 1
@@ -78,19 +82,22 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.adaptation.remat = False
 
   config.loss = ml_collections.ConfigDict()
-  config.loss.ssim_weight = 5.0
+  config.loss.ssim_weight = 5.0 if tasks else 0.0
 
   config.optimizer = ml_collections.ConfigDict()
   config.optimizer.name = 'adam'
   config.optimizer.learning_rate = 1e-3
   config.optimizer.weight_decay = 0.0
   config.optimizer.schedule = ml_collections.ConfigDict()
-  config.optimizer.schedule.kind = 'published'
-  config.optimizer.schedule.final_learning_rate = 1e-4
-  # In the published program an epoch is the number of patches over N B, and
-  # the descent takes so many epochs.
-  config.optimizer.schedule.num_epochs = num_steps // 500 or 1
-  config.optimizer.schedule.steps_per_epoch = 0
+  if tasks:
+    config.optimizer.schedule.kind = 'published'
+    config.optimizer.schedule.final_learning_rate = 1e-4
+    config.optimizer.schedule.num_epochs = max(num_steps // 500, 1)
+    config.optimizer.schedule.patches_per_step = num_tasks * frequencies
+  else:
+    config.optimizer.clip_value = 10.0
+    config.optimizer.schedule.kind = 'cosine'
+    config.optimizer.schedule.final_learning_rate = 1e-5
 
   config.train = ml_collections.ConfigDict()
   config.train.num_steps = num_steps

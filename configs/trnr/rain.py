@@ -4,6 +4,7 @@ Argument: a set, then what differs, with commas:
 
   rain100l | rain100h | rain800 | rainlight | rainheavy | rain1400
   rcs (tasks from clusters: TRNR) | rps | rbs1 | rbs2 (the baselines)
+  all (learn from every training picture, as the full-data baseline does)
   msresnet | ddn | adn
   smoke (seconds on a CPU, on the folders that are given)
 
@@ -43,7 +44,8 @@ _NETWORKS = ('msresnet', 'ddn', 'adn')
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """Builds the config; see the module for `arg`."""
-  name, sampling, network, smoke = 'rain100l', 'rcs', 'msresnet', False
+  name, sampling, network = 'rain100l', 'rcs', 'msresnet'
+  every, smoke = False, False
   for word in filter(None, arg.split(',')):
     if word in _SETS:
       name = word
@@ -51,12 +53,14 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
       sampling = word
     elif word in _NETWORKS:
       network = word
+    elif word == 'all':
+      every = True
     elif word == 'smoke':
       smoke = True
     else:
       raise ValueError(
         f'argument {word!r} must be one of '
-        f'{[*_SETS, *_SAMPLINGS, *_NETWORKS, "smoke"]}'
+        f'{[*_SETS, *_SAMPLINGS, *_NETWORKS, "all", "smoke"]}'
       )
   num_tasks, frequencies, num_steps, num_images, rates = _SETS[name]
   input_pattern, target_pattern = _PATTERNS.get(name, (r'\D*(\d+)\.\w+',) * 2)
@@ -75,7 +79,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.data.test_target = ''
   config.data.input_pattern = input_pattern
   config.data.target_pattern = target_pattern
-  config.data.num_images = num_images
+  config.data.num_images = 0 if every else num_images
   config.data.num_test_images = 1 if smoke else 0
 
   config.patches = ml_collections.ConfigDict()
@@ -130,7 +134,8 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   if sampling == 'rcs':
     config.optimizer.schedule.kind = 'published'
     config.optimizer.schedule.num_epochs = 200
-    config.optimizer.schedule.steps_per_epoch = 0
+    # The epochs of the published program leave the tasks of a step out.
+    config.optimizer.schedule.patches_per_step = frequencies
   else:
     config.optimizer.schedule.kind = 'cosine'
 

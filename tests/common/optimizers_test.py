@@ -123,6 +123,23 @@ def test_sgd_by_hand():
   np.testing.assert_allclose(updates['bias'], [-0.95], rtol=1e-6)
 
 
+def test_adam_adds_the_decay_of_all_parameters_to_the_gradient():
+  tx = optimizers.make_optimizer('adam', learning_rate=0.5, weight_decay=0.1)
+  params = {'kernel': jnp.full((1, 1), 2.0), 'bias': jnp.full((1,), 2.0)}
+  state, expected, first, second = tx.init(params), 2.0, 0.0, 0.0
+  for step, gradient in enumerate((1.0, -0.5, 3.0), 1):
+    gradients = jax.tree.map(lambda x, g=gradient: jnp.full_like(x, g), params)
+    updates, state = tx.update(gradients, state, params)
+    params = optax.apply_updates(params, updates)
+    gradient += 0.1 * expected
+    first = 0.9 * first + 0.1 * gradient
+    second = 0.999 * second + 0.001 * gradient**2
+    scale = np.sqrt(second / (1 - 0.999**step)) + 1e-8
+    expected -= 0.5 * first / (1 - 0.9**step) / scale
+  for x in jax.tree.leaves(params):
+    np.testing.assert_allclose(x, expected, rtol=1e-5)
+
+
 def test_lamb_trusts_decayed_parameters_alone():
   tx = optimizers.make_optimizer(
     'lamb', learning_rate=1.0, weight_decay=0.0, epsilon=1e-6
@@ -157,8 +174,8 @@ def test_weight_decay_mask_goes_by_name():
   ('call', 'message'),
   [
     (
-      lambda: optimizers.make_optimizer('adam', learning_rate=1.0),
-      "optimizer 'adam' must be one of sgd, adamw, lamb",
+      lambda: optimizers.make_optimizer('adagrad', learning_rate=1.0),
+      "optimizer 'adagrad' must be one of adam, sgd, adamw, lamb",
     ),
     (
       lambda: optimizers.learning_rate_schedule(

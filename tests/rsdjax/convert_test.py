@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from common import weight_conversion
-from rsdjax import convert, experiment, models
+from rsdjax import convert, experiment, models, tensor_names
 
 # A short member of each family, and what shortens it.
 SMALL = {
@@ -65,8 +65,16 @@ def from_vit(state_dict, **options):
   return convert.from_timm('vit_tiny_patch4_32', state_dict, **VIT | options)
 
 
-@small
-@pytest.mark.parametrize('naming', convert.NAMINGS)
+@pytest.mark.parametrize(
+  ('name', 'naming'),
+  [
+    (name, naming)
+    for name in SMALL
+    for naming in tensor_names.NAMINGS
+    # Torchvision has neither Mixer nor ResMLP.
+    if naming != 'torchvision' or name not in ('mixer_b16_224', 'resmlp_12_224')
+  ],
+)
 def test_round_trip_is_exact(name, naming):
   variables = random_variables(name, **SMALL[name])
   state_dict = convert.to_timm(name, variables, naming=naming)
@@ -152,13 +160,92 @@ def test_variables_are_those_of_the_model(name):
         'norm.alpha': (1, 1, 16),
       },
     ),
+    (
+      'convnext_tiny',
+      'torchvision',
+      {
+        'features.0.1.weight': (8,),
+        'features.2.1.weight': (16, 8, 2, 2),
+        'features.3.1.layer_scale': (16, 1, 1),
+        'features.1.0.block.3.weight': (32, 8),
+        'features.5.0.block.0.weight': (32, 1, 7, 7),
+        'classifier.0.weight': (64,),
+        'classifier.2.bias': (1000,),
+      },
+    ),
+    (
+      'swin_pico_patch4_window7_224',
+      'torchvision',
+      {
+        'features.0.2.bias': (16,),
+        'features.2.reduction.weight': (32, 64),
+        'features.3.1.attn.relative_position_bias_table': (9, 4),
+        'features.3.1.mlp.3.weight': (32, 128),
+        'head.weight': (1000, 128),
+      },
+    ),
+    (
+      'deit_tiny_patch16_224',
+      'torchvision',
+      {
+        'conv_proj.weight': (192, 3, 16, 16),
+        'class_token': (1, 1, 192),
+        'encoder.pos_embedding': (1, 17, 192),
+        'encoder.layers.encoder_layer_1.self_attention.in_proj_weight': (
+          576,
+          192,
+        ),
+        'encoder.layers.encoder_layer_1.ln_2.bias': (192,),
+        'encoder.ln.weight': (192,),
+        'heads.head.bias': (1000,),
+      },
+    ),
   ],
 )
-def test_timm_names_and_shapes(name, naming, expected):
+def test_names_and_shapes(name, naming, expected):
   variables = random_variables(name, **SMALL[name])
   state_dict = convert.to_timm(name, variables, naming=naming)
   shapes = {k: state_dict[k].shape for k in expected}
   assert shapes == expected
+
+
+def test_blocks_of_torchvisions_mobilenet_are_counted_through():
+  state_dict = convert.to_timm(
+    'mobilenetv2_100',
+    random_variables('mobilenetv2_100'),
+    naming='torchvision',
+  )
+  shapes = {
+    'features.0.0.weight': (32, 3, 3, 3),
+    'features.1.conv.1.weight': (16, 32, 1, 1),
+    'features.2.conv.0.0.weight': (96, 16, 1, 1),
+    'features.6.conv.2.weight': (32, 192, 1, 1),
+    'features.17.conv.1.0.weight': (960, 1, 3, 3),
+    'features.17.conv.3.running_var': (320,),
+    'features.18.0.weight': (1280, 320, 1, 1),
+    'classifier.1.weight': (1000, 1280),
+  }
+  assert {k: state_dict[k].shape for k in shapes} == shapes
+  blocks = {int(name.split('.')[1]) for name in state_dict if 'conv' in name}
+  assert blocks == set(range(1, 18))
+
+
+def test_older_names_of_torchvision_are_known(vit):
+  variables, _ = vit
+  new = convert.to_timm('vit_tiny_patch4_32', variables, naming='torchvision')
+  old = {
+    name.replace('mlp.0.', 'mlp.linear_1.').replace(
+      'mlp.3.', 'mlp.linear_2.'
+    ): x
+    for name, x in new.items()
+  }
+  assert old.keys() != new.keys()
+  assert_same(from_vit(old), variables)
+
+
+def test_torchvision_lacks_two_families():
+  with pytest.raises(ValueError, match='torchvision has no network of the fam'):
+    convert.to_timm('mixer_b16_224', {}, naming='torchvision')
 
 
 def test_layouts():

@@ -1,0 +1,44 @@
+"""What a function of arrays costs, counted without running it."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.extend
+
+
+def multiply_adds(function: Callable[..., Any], *arguments: Any) -> int:
+  """Multiply-adds of convolutions and matrix products, which the field counts.
+
+  Convolutions count with their padding. The body of a scan counts as often as
+  it runs, which XLA's own analysis of a compiled program leaves out; that of a
+  loop without a known end counts once.
+
+  Args:
+    function: a function of arrays.
+    *arguments: its arguments, or their shapes.
+  """
+  return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _count(jaxpr: Any) -> int:
+  total = 0
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == 'dot_general':
+      (contracted, _), _ = equation.params['dimension_numbers']
+      shape = equation.invars[0].aval.shape
+      per_output = math.prod(shape[axis] for axis in contracted)
+    elif equation.primitive.name == 'conv_general_dilated':
+      out_axis = equation.params['dimension_numbers'].rhs_spec[0]
+      kernel = equation.invars[1].aval
+      per_output = kernel.size // kernel.shape[out_axis]
+    else:
+      inner = jax.extend.core.jaxprs_in_params(equation.params)
+      repeats = 1
+      if equation.primitive.name == 'scan':
+        repeats = equation.params['length']
+      total += repeats * sum(_count(part) for part in inner)
+      continue
+    total += equation.outvars[0].aval.size * per_output
+  return total

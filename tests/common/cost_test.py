@@ -1,0 +1,29 @@
+"""Counts of multiply-adds by hand."""
+
+import jax
+import jax.numpy as jnp
+
+from common import cost, layers
+
+
+def test_convolutions_and_products():
+  x, kernel = jnp.ones((1, 5, 7, 4)), jnp.ones((3, 3, 2, 6))
+
+  @jax.jit
+  def run(x, kernel, matrix):
+    x = layers.convolution(x, kernel, padding=1, groups=2)
+    return jnp.tanh(x) @ matrix
+
+  count = cost.multiply_adds(run, x, kernel, jnp.ones((6, 10)))
+  assert count == 5 * 7 * 6 * (9 * 2) + 5 * 7 * 6 * 10
+
+
+def test_scan_counts_as_often_as_it_runs():
+  matrix = jax.ShapeDtypeStruct((4, 4), jnp.float32)
+
+  def run(matrix):
+    return jax.lax.scan(lambda x, _: (x @ matrix, None), jnp.eye(4), length=8)[
+      0
+    ]
+
+  assert cost.multiply_adds(run, matrix) == 8 * 4**3
