@@ -9,9 +9,13 @@ PYTEST := $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: quickstart test test-slow lint format install clean
 
-quickstart: $(INSTALLED)  ## Distil a CNN into a ViT on embedded images, 5 minutes.
+quickstart: $(INSTALLED)  ## All three methods on embedded images, 15 minutes.
 	$(RUN) -m rsdjax.compare --config configs/rsd/digits.py \
-	  --workdir runs/quickstart --methods none,kd,rsd --seeds 0,1,2
+	  --workdir runs/quickstart/rsd --methods none,kd,rsd --seeds 0,1,2
+	$(RUN) -m trnr.compare --config configs/trnr/photos.py \
+	  --workdir runs/quickstart/trnr --samplings rcs,rbs1 --seeds 0
+	$(RUN) -m coic.compare --config configs/coic/photos.py \
+	  --workdir runs/quickstart/coic --methods baseline,coic --seeds 0
 
 test: $(INSTALLED)  ## The test suite.
 	$(PYTEST)

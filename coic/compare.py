@@ -13,7 +13,8 @@ import json
 import logging
 import pathlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -25,7 +26,7 @@ from common import commands, figures
 _LOGGER = logging.getLogger(__name__)
 
 # What differs from the config, and how tables call it.
-METHODS = {
+METHODS: Mapping[str, tuple[Mapping[str, Any], str]] = {
   'baseline': ({'model.modulated': False}, 'plain network'),
   'modulated': ({'contrast.weight': 0.0}, 'CoI-M, no contrastive loss'),
   'coic': ({}, 'CoIC'),
@@ -70,7 +71,8 @@ def compare(
   if unknown := [name for name in methods if name not in METHODS]:
     raise ValueError(f'method {unknown[0]!r} must be one of {[*METHODS]}')
   workdir = pathlib.Path(workdir)
-  rows, folders = [], {}
+  rows: list[Row] = []
+  folders: dict[str, pathlib.Path] = {}
   for method in methods:
     changes, title = METHODS[method]
     scores = []

@@ -56,7 +56,7 @@ class Derainer:
   def variables(self) -> dict[str, Any]:
     """All variables, by part."""
     parts = {'network': self.network_variables}
-    if self.encoder is not None:
+    if self.encoder_variables is not None:
       parts['encoder'] = self.encoder_variables
     return parts
 
@@ -65,7 +65,8 @@ class Derainer:
 def _apply(
   network: models.Backbone, variables: Variables, image: Array, z: Array | None
 ) -> Array:
-  return network.apply(variables, image, z)
+  restored: Any = network.apply(variables, image, z)
+  return restored
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -14,7 +14,7 @@ from coic import evaluate, models, schedules
 from coic.encoder import Encoder
 from coic.negatives import RainBank
 from common import checkpoints, optimizers, train_state
-from common.array_types import Array, Batch, PyTree
+from common.array_types import Array, PyTree
 from common.data import (
   derain_sets,
   mixture,
@@ -99,7 +99,7 @@ class Experiment:
       params=params, model_state=model_state, tx=self.tx, rng=rng_steps
     )
 
-  def batches(self, first_step: int) -> Iterator[Batch]:
+  def batches(self, first_step: int) -> Iterator[pipeline.Batch]:
     """The stream of this process's batches after so many steps.
 
     Those of the second stage have the whole images too.
@@ -112,7 +112,9 @@ class Experiment:
     ]
     whole = pair_transforms.WithWholeImages(data.crop, data.antialias)
 
-    def stream(transforms: list[Transform], start: int) -> Iterator[Batch]:
+    def stream(
+      transforms: list[Transform], start: int
+    ) -> Iterator[pipeline.Batch]:
       return pipeline.train_iterator(
         self.train_pairs,
         Chain(tuple(transforms)),
@@ -125,9 +127,8 @@ class Experiment:
       )
 
     if first_step < switch:
-      yield from itertools.islice(
-        stream(crop, first_step), switch - first_step
-      )
+      first_stage = stream(crop, first_step)
+      yield from itertools.islice(first_stage, switch - first_step)
     yield from stream([whole, *crop], max(first_step, switch))
 
   def derainer(self, state: TrainState) -> evaluate.Derainer:

@@ -5,7 +5,8 @@ import logging
 import jax
 from absl import logging as absl_logging
 
-_PACKAGES = ('common', 'rsdjax', 'coic', 'trnr')
+# A module that is run by `python -m` logs as __main__.
+_LOGGERS = ('common', 'rsdjax', 'coic', 'trnr', '__main__')
 
 
 def configure() -> None:
@@ -18,8 +19,8 @@ def configure() -> None:
   handler = logging.StreamHandler()
   handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
   level = logging.INFO if jax.process_index() == 0 else logging.ERROR
-  for package in _PACKAGES:
-    logger = logging.getLogger(package)
+  for name in _LOGGERS:
+    logger = logging.getLogger(name)
     logger.setLevel(level)
     logger.handlers = [handler]
     logger.propagate = False

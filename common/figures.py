@@ -18,7 +18,8 @@ def save_side_by_side(
   """Draws pictures in a row, each under its title.
 
   Args:
-    pictures: by title: RGB uint8 in 0..255 or float in [0, 1], [h, w, 3].
+    pictures: by title: RGB or grey, [h, w, 3] or [h, w, 1], uint8 in 0..255 or
+      float, of which what leaves [0, 1] is cut off.
     path: of the .png.
   """
   from matplotlib import figure  # Half a second of import, only for figures.
@@ -26,7 +27,8 @@ def save_side_by_side(
   canvas = figure.Figure(figsize=(3 * len(pictures), 3.3), layout='constrained')
   panels = canvas.subplots(1, len(pictures), squeeze=False)[0]
   for axes, (title, picture) in zip(panels, pictures.items(), strict=True):
-    axes.imshow(picture)
+    shown = picture.clip(0, 1) if picture.dtype.kind == 'f' else picture
+    axes.imshow(shown, cmap='gray')
     axes.set_title(title)
     axes.axis('off')
   canvas.savefig(path, dpi=100)

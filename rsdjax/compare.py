@@ -15,10 +15,9 @@ import statistics
 from collections.abc import Sequence
 
 import ml_collections
-from absl import app, flags
-from ml_collections import config_flags
+from absl import flags
 
-from common import compilation_cache, configuration, console, distributed
+from common import commands, distributed
 from common.data import datasets
 from common.metric_writers import read_metrics
 from rsdjax import evaluate, experiment, train
@@ -165,28 +164,25 @@ def plot(comparison: Comparison, path: pathlib.Path) -> None:
   canvas.savefig(path, dpi=150)
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
   """Runs `compare` on the flags and prints the table."""
-  if len(arguments) > 1:
-    raise app.UsageError(f'unexpected arguments: {" ".join(arguments[1:])}')
-  console.configure()
-  compilation_cache.enable()
+  methods = flags.FLAGS.methods
+  seeds = [int(seed) for seed in flags.FLAGS.seeds]
+  print(
+    f'RSD: trains a teacher, unless one is named, and {len(methods)} x '
+    f'{len(seeds)} students ({", ".join(methods)}) for '
+    f'{flags.FLAGS.config.train.num_steps} steps each.',
+    flush=True,
+  )
   comparison = compare(
-    flags.FLAGS.config,
-    flags.FLAGS.workdir,
-    methods=flags.FLAGS.methods,
-    seeds=[int(seed) for seed in flags.FLAGS.seeds],
+    flags.FLAGS.config, flags.FLAGS.workdir, methods=methods, seeds=seeds
   )
   print(comparison.table())
   print(f'curves: {flags.FLAGS.workdir}/curves.png')
 
 
 if __name__ == '__main__':
-  config_flags.DEFINE_config_file(
-    'config', None, 'Config file, with its argument after a colon.'
-  )
-  flags.DEFINE_string('workdir', None, 'Folder of the comparison.')
+  commands.define_config_flags('comparison')
   flags.DEFINE_list('methods', 'none,kd,rsd', 'Values of distiller.name.')
   flags.DEFINE_list('seeds', '0,1,2', 'Seeds, one run each per method.')
-  flags.mark_flags_as_required(['config', 'workdir'])
-  app.run(main, flags_parser=configuration.parse_flags)
+  commands.run(main)

@@ -16,10 +16,9 @@ from collections.abc import Sequence
 
 import ml_collections
 import numpy as np
-from absl import app, flags
-from ml_collections import config_flags
+from absl import flags
 
-from common import compilation_cache, configuration, console
+from common import commands, figures
 from trnr import evaluate, input_pipeline, train
 
 _LOGGER = logging.getLogger(__name__)
@@ -160,41 +159,29 @@ def plot(
     path: of the .png.
     side: of the part shown, in pixels.
   """
-  from matplotlib import figure  # Half a second of import, only for figures.
-
   _, test_pairs = input_pipeline.open_data(**config.data)
   sigma = config.eval.sigmas[0] if config.eval.sigmas else None
   _, degraded, clean = next(evaluate.pictures(test_pairs, sigma))
-  top, left = (max(0, n - side) // 2 for n in clean.shape[1:3])
-  window = np.s_[0, top : top + side, left : left + side]
-  shown = {'degraded': degraded[window]}
+  shown = {'degraded': degraded}
   for title, folder in runs:
     network, variables = evaluate.load_network(folder)
     restored = evaluate.restore(
       network, variables, degraded, evaluate.level_of(network, sigma)
     )
-    shown[title] = np.asarray(restored)[window]
-  shown['clean'] = clean[window]
-  canvas = figure.Figure(figsize=(3 * len(shown), 3.3), layout='constrained')
-  panels = canvas.subplots(1, len(shown))
-  for axes, (title, picture) in zip(panels, shown.items(), strict=True):
-    axes.imshow(picture.clip(0, 1), cmap='gray')
-    axes.set_title(title)
-    axes.axis('off')
-  canvas.savefig(path, dpi=100)
+    shown[title] = np.asarray(restored)
+  shown['clean'] = clean
+  figures.save_side_by_side(
+    {title: figures.middle(x[0], side) for title, x in shown.items()}, path
+  )
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
   """Runs `compare` on the flags and prints the table."""
-  if len(arguments) > 1:
-    raise app.UsageError(f'unexpected arguments: {" ".join(arguments[1:])}')
-  console.configure()
-  compilation_cache.enable()
   samplings = flags.FLAGS.samplings
   seeds = [int(seed) for seed in flags.FLAGS.seeds]
   num_images = [int(count) for count in flags.FLAGS.num_images]
   print(
-    f'Trains {len(samplings) * len(seeds) * len(num_images)} networks '
+    f'TRNR: trains {len(samplings) * len(seeds) * len(num_images)} networks '
     f'({", ".join(samplings)}) for {flags.FLAGS.config.train.num_steps} steps '
     'each, and scores them on the test pictures.',
     flush=True,
@@ -211,12 +198,8 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  config_flags.DEFINE_config_file(
-    'config', None, 'Config file, with its argument after a colon.'
-  )
-  flags.DEFINE_string('workdir', None, 'Folder of the comparison.')
+  commands.define_config_flags('comparison')
   flags.DEFINE_list('samplings', 'rcs,rbs1,rps', 'Values of sampling.name.')
   flags.DEFINE_list('seeds', '0', 'Seeds, one run each.')
   flags.DEFINE_list('num_images', '0', 'Numbers of training images; 0 is all.')
-  flags.mark_flags_as_required(['config', 'workdir'])
-  app.run(main, flags_parser=configuration.parse_flags)
+  commands.run(main)

@@ -10,40 +10,20 @@ import argparse
 import functools
 import json
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from common import compilation_cache, metrics, weight_conversion
+from common import compilation_cache, metrics, scores, weight_conversion
 from common.array_types import Array, Variables
-from common.checkpoints import load_model
+from common.checkpoints import describes_model, load_model
 from common.data import pair_transforms, pairs
 from trnr import convert, models
 
 PROTOCOLS = ('trnr_rgb', 'y_8bit')
-
-
-class Score(NamedTuple):
-  """What one image scored under one protocol.
-
-  Attributes:
-    name: of the image.
-    protocol: its name.
-    psnr: in decibels.
-    ssim: in [-1, 1].
-    input_psnr: of the degraded image.
-    input_ssim: of the degraded image.
-  """
-
-  name: str
-  protocol: str
-  psnr: float
-  ssim: float
-  input_psnr: float
-  input_ssim: float
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -76,7 +56,7 @@ def evaluate(
   *,
   protocols: Sequence[str] = PROTOCOLS,
   sigma: float | None = None,
-) -> list[Score]:
+) -> list[scores.Score]:
   """Restores and scores all pairs, whole, whatever their size.
 
   Args:
@@ -97,34 +77,13 @@ def evaluate(
 
   Source: Ran et al., the test programs.
   """
-  for name in protocols:
-    if name not in metrics.PROTOCOLS:
-      raise ValueError(
-        f'protocol {name!r} must be one of {[*metrics.PROTOCOLS]}'
-      )
-  scores = []
+  scores.require_protocols(protocols)
+  found = []
   for name, image, target in pictures(source, sigma):
     restored = restore(network, variables, image, level_of(network, sigma))
-    for protocol in protocols:
-      how = metrics.PROTOCOLS[protocol]
-      after = metrics.score(restored, target, how)
-      before = metrics.score(image, target, how)
-      numbers = [
-        float(x[0])
-        for x in (after['psnr'], after['ssim'], before['psnr'], before['ssim'])
-      ]
-      scores.append(Score(name, protocol, *numbers))
-  return scores
-
-
-def means(scores: Sequence[Score]) -> dict[str, float]:
-  """Means over images: `PROTOCOL_psnr` in decibels and `PROTOCOL_ssim`."""
-  found: dict[str, float] = {}
-  for protocol in dict.fromkeys(score.protocol for score in scores):
-    rows = [score for score in scores if score.protocol == protocol]
-    for field in ('psnr', 'ssim', 'input_psnr', 'input_ssim'):
-      numbers = [getattr(row, field) for row in rows]
-      found[f'{protocol}_{field}'] = float(np.mean(numbers))
+    found += scores.score_image(
+      name, np.asarray(restored)[0], image[0], target[0], protocols
+    )
   return found
 
 
@@ -149,20 +108,12 @@ def load_network(
     path = path / 'model.safetensors'
   if not path.is_file():
     raise FileNotFoundError(f'weights {path} are not there')
-  if path.suffix != '.safetensors' or not _is_ours(path):
+  if not describes_model(path):
     tensors = weight_conversion.read_tensors(path)
     variables = convert.from_torch(tensors)
     return models.create(**convert.describe(tensors)), variables
   variables, description = load_model(path)
   return models.create(**description['model']), variables
-
-
-def _is_ours(path: pathlib.Path) -> bool:
-  """Whether a safetensors file describes its model, as ours do."""
-  with path.open('rb') as file:
-    length = int.from_bytes(file.read(8), 'little')
-    header = file.read(min(length, 10**8))
-  return b'"description"' in header
 
 
 def level_of(
@@ -198,26 +149,6 @@ def pictures(
     else:
       image = pair_transforms.add_gaussian_noise(target, sigma / 255, generator)
     yield name, image[None], np.asarray(target / 255, np.float32)[None]
-
-
-def table(rows: Mapping[str, Mapping[str, float]]) -> str:
-  """Markdown of means by row name, one pair of columns per protocol."""
-  protocols = dict.fromkeys(
-    key.removesuffix('_input_psnr')
-    for row in rows.values()
-    for key in row
-    if key.endswith('_input_psnr')
-  )
-  header = ''.join(f' {p}, input | {p}, restored |' for p in protocols)
-  lines = [f'| |{header}', '|---|' + '---|---|' * len(protocols)]
-  for name, row in rows.items():
-    cells = ''.join(
-      f' {row[f"{p}_{before}psnr"]:.3f} / {row[f"{p}_{before}ssim"]:.4f} |'
-      for p in protocols
-      for before in ('input_', '')
-    )
-    lines.append(f'| {name} |{cells}')
-  return '\n'.join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -276,25 +207,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
           target_pattern=options.target_pattern,
         )
       for sigma in options.sigmas or [None]:
-        scores = evaluate(
+        found = evaluate(
           network, variables, source, protocols=options.protocols, sigma=sigma
         )
-        for score in scores:
+        for score in found:
           print(
             f'{score.name}  {score.protocol}  {score.psnr:.3f} dB  '
             f'{score.ssim:.4f}'
           )
-        name = (
-          f'{pathlib.Path(weights).stem} on {len(source)} images of {clean}'
-        )
+        folder = '/'.join(pathlib.Path(clean).parts[-2:])
+        name = f'{pathlib.Path(weights).stem} on {folder}, {len(source)} images'
         if sigma is not None:
           name += f', sigma {sigma:g}'
-        rows[name] = means(scores)
+        rows[name] = scores.means(found)
         facts = {'weights': weights, 'target': clean, 'sigma': sigma}
-        every += [facts | score._asdict() for score in scores]
+        every += [facts | score._asdict() for score in found]
   except (ImportError, OSError, ValueError) as error:
     parser.exit(1, f'{error}\n')
-  print(table(rows))
+  print(scores.table(rows))
   if options.output:
     pathlib.Path(options.output).write_text(json.dumps(every, indent=2) + '\n')
 

@@ -10,11 +10,15 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from common import configuration, distributed, training_loop
-from common.array_types import Array, Batch, PyTree
-from common.checkpoints import Checkpoints, export_model
-from common.metric_writers import MetricWriter
-from common.progress import Chrono
+from common import (
+  configuration,
+  distributed,
+  image_ops,
+  training_loop,
+)
+from common import scores as image_scores
+from common.array_types import Array, ArrayLike, Batch, PyTree
+from common.checkpoints import export_model
 from common.train_state import TrainState
 from trnr import adaptation, evaluate, experiment, losses
 from trnr.models import RestorationNetwork
@@ -47,22 +51,17 @@ def make_loss_fn(
       options['sigma'] = batch['sigma']
     restored, state = network.apply(
       {'params': params, 'batch_stats': batch_stats},
-      as_image(batch['input']),
+      image_ops.as_float(batch['input']),
       train=True,
       mutable=['batch_stats'],
       **options,
     )
     per_example = losses.restoration_loss(
-      restored, as_image(batch['target']), ssim_weight=ssim_weight
+      restored, image_ops.as_float(batch['target']), ssim_weight=ssim_weight
     )
     return per_example.mean(), state.get('batch_stats', batch_stats)
 
   return loss_fn
-
-
-def as_image(x: Array) -> Array:
-  """Brings uint8 images in 0..255 to float32 in [0, 1]; leaves floats."""
-  return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
 
 
 def make_task_step(
@@ -93,7 +92,7 @@ def make_task_step(
     inner_schedule: inner learning rate of all parameters by outer step, in
       place of those in the state.
     multi_step_epochs: epochs in which the query losses after all inner steps
-      count (see `adaptation.multi_step_weights`); later the last counts alone.
+      count (see `query_weights`); 0 takes the last alone.
     steps_per_epoch: length of these epochs.
     over_tasks: see `adaptation.meta_loss`.
     remat: see `adaptation.meta_loss`.
@@ -110,12 +109,11 @@ def make_task_step(
   ) -> tuple[TrainState, dict[str, Array]]:
     weights = None
     if multi_step_epochs:
-      epoch = state.step // steps_per_epoch
-      early = adaptation.multi_step_weights(
-        epoch, inner_steps=inner_steps, num_epochs=multi_step_epochs
+      weights = query_weights(
+        state.step // steps_per_epoch,
+        inner_steps=inner_steps,
+        num_epochs=multi_step_epochs,
       )
-      last = jax.nn.one_hot(inner_steps - 1, inner_steps)
-      weights = jnp.where(epoch < multi_step_epochs, early, last)
     batch_stats = state.model_state['network'].get('batch_stats', {})
 
     def outer_loss(params: PyTree) -> tuple[Array, Any]:
@@ -168,6 +166,29 @@ def make_task_step(
     return state.apply_gradients(gradients, model_state, tx), metrics
 
   return step
+
+
+def query_weights(
+  epoch: ArrayLike, *, inner_steps: int, num_epochs: int
+) -> Array:
+  """Weights of the query losses after each inner step, by epoch.
+
+  Args:
+    epoch: epochs done.
+    inner_steps: number of inner steps.
+    num_epochs: epochs in which they are those of
+      `adaptation.multi_step_weights`; from then on the last counts alone.
+
+  Returns:
+    Float32 [inner_steps], of sum 1.
+
+  Source: Ran et al., the program.
+  """
+  early = adaptation.multi_step_weights(
+    epoch, inner_steps=inner_steps, num_epochs=num_epochs
+  )
+  last = jax.nn.one_hot(inner_steps - 1, inner_steps)
+  return jnp.where(jnp.asarray(epoch) < num_epochs, early, last)
 
 
 def make_batch_step(
@@ -307,7 +328,7 @@ def train_and_evaluate(
     variables = jax.device_get(experiment.network_variables(state))
     found: dict[str, float] = {}
     for sigma in config.eval.sigmas or (None,):
-      scores = evaluate.evaluate(
+      scored = evaluate.evaluate(
         parts.network,
         variables,
         parts.test_pairs,
@@ -315,51 +336,31 @@ def train_and_evaluate(
         sigma=sigma,
       )
       prefix = '' if sigma is None else f'sigma{sigma:g}_'
-      found |= {prefix + k: x for k, x in evaluate.means(scores).items()}
+      found |= {prefix + k: x for k, x in image_scores.means(scored).items()}
     return found
 
   first_protocol = config.eval.protocols[0]
   prefix = f'sigma{config.eval.sigmas[0]:g}_' if config.eval.sigmas else ''
   best_metric = f'{prefix}{first_protocol}_psnr'
-  with Checkpoints(workdir, best_metric=best_metric) as checkpoints:
-    # Own checkpoint, or scratch
-    first_step, seconds, scores = 0, 0.0, {}
-    if checkpoints.last_step is not None:
-      state, progress = checkpoints.restore(state)
-      first_step = int(progress['data_position'])
-      seconds, scores = float(progress['seconds']), progress['scores']
-      _LOGGER.info('continuing from step %d', first_step)
 
-    # Loop
-    if first_step < config.train.num_steps:
-      writer = MetricWriter(
-        workdir,
-        num_steps=config.train.num_steps,
-        resumed_at=first_step,
-        tensorboard=config.train.tensorboard,
-      )
-      state, scores = training_loop.run(
-        state,
-        step_fn=step_fn,
-        batches=(
-          distributed.shard_batch(b, mesh, parallelism)
-          for b in parts.make_batches(first_step)
-        ),
-        evaluate=score,
-        chrono=Chrono(
-          num_steps=config.train.num_steps,
-          batch_size=parts.batch_size,
-          seconds_before=seconds,
-        ),
-        writer=writer,
-        checkpoints=checkpoints,
-        first_step=first_step,
-        num_steps=config.train.num_steps,
-        log_every_steps=config.train.log_every_steps,
-        eval_every_steps=config.train.eval_every_steps,
-        save_every_steps=config.train.save_every_steps,
-      )
-      writer.close()
+  # Own checkpoint, or scratch; the loop
+  state, scores = training_loop.run_or_resume(
+    state,
+    workdir=workdir,
+    step_fn=step_fn,
+    make_batches=lambda first_step: (
+      distributed.shard_batch(b, mesh, parallelism)
+      for b in parts.make_batches(first_step)
+    ),
+    evaluate=score,
+    best_metric=best_metric,
+    batch_size=parts.batch_size,
+    num_steps=config.train.num_steps,
+    log_every_steps=config.train.log_every_steps,
+    eval_every_steps=config.train.eval_every_steps,
+    save_every_steps=config.train.save_every_steps,
+    tensorboard=config.train.tensorboard,
+  )
 
   # Export
   if jax.process_index() == 0:

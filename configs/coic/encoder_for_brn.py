@@ -74,7 +74,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.model.mask_layout = 'published'
   config.model.remat = False
   if smoke:
-    config.model.update({'features': 4, 'iterations': 2, 'rain_blocks': 1})
+    config.model.features = 4
+    config.model.iterations = 2
+    config.model.rain_blocks = config.model.background_blocks = 1
 
   config.encoder = ml_collections.ConfigDict()
   config.encoder.features = 4 if smoke else 32

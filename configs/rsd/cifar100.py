@@ -60,7 +60,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     )
   smoke = variant == 'smoke'
   teacher, student = pair.split('->')
-  convolutional = student in ('resnet18', 'mobilenetv2_100')
+  recipe = _cnn if student in ('resnet18', 'mobilenetv2_100') else _vit_or_mlp
   epoch = 1 if smoke else STEPS_PER_EPOCH
   num_steps = 2 if smoke else 300 * epoch
 
@@ -73,11 +73,11 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.data.image_size = 224
   config.data.augmentation = 'random_resized_crop_flip'
   config.data.train_interpolation = 'random'
-  config.data.randaugment = '' if convolutional else 'rand-m9-mstd0.5-inc1'
-  config.data.mixup_alpha = 0.0 if convolutional else 0.8
-  config.data.cutmix_alpha = 0.0 if convolutional else 1.0
+  config.data.randaugment = ''
+  config.data.mixup_alpha = 0.0
+  config.data.cutmix_alpha = 0.0
   config.data.mix_label_smoothing = 0.1
-  config.data.random_erasing = 0.0 if convolutional else 0.25
+  config.data.random_erasing = 0.0
   config.data.eval_crop, config.data.eval_interpolation = EVALUATION[student]
 
   config.model = ml_collections.ConfigDict()
@@ -90,29 +90,12 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.optimizer.schedule = ml_collections.ConfigDict()
   config.optimizer.schedule.kind = 'cosine'
   config.optimizer.schedule.hold_steps = epoch
-  if convolutional:
-    config.optimizer.name = 'sgd'
-    config.optimizer.learning_rate = 0.05
-    config.optimizer.weight_decay = 2e-3
-    config.optimizer.momentum = 0.9
-    config.optimizer.schedule.warmup_steps = 3 * epoch
-    config.optimizer.schedule.warmup_learning_rate = 1e-4
-    config.optimizer.schedule.final_learning_rate = 1e-3
-  else:
-    config.optimizer.name = 'adamw'
-    config.optimizer.learning_rate = 5e-4
-    config.optimizer.weight_decay = 0.05
-    config.optimizer.clip_norm = 5.0
-    config.optimizer.schedule.warmup_steps = 20 * epoch
-    config.optimizer.schedule.warmup_learning_rate = 5e-7
-    config.optimizer.schedule.final_learning_rate = 1e-5
 
   config.teacher = ml_collections.ConfigDict()
   config.teacher.checkpoint = ''
   config.teacher.num_steps = 0
   config.teacher.model = ml_collections.ConfigDict()
   config.teacher.model.name = teacher
-  config.teacher.optimizer = config.optimizer.copy_and_resolve_references()
 
   config.distiller = ml_collections.ConfigDict()
   config.distiller.name = 'rsd'
@@ -157,4 +140,33 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
 
   config.eval = ml_collections.ConfigDict()
   config.eval.batch_size = 8 if smoke else 256
+
+  recipe(config, epoch)
+  config.teacher.optimizer = config.optimizer.copy_and_resolve_references()
   return config.lock()
+
+
+def _cnn(config: ml_collections.ConfigDict, epoch: int) -> None:
+  """What the recipe says of ResNet-18 and MobileNetV2 alone."""
+  config.optimizer.name = 'sgd'
+  config.optimizer.learning_rate = 0.05
+  config.optimizer.weight_decay = 2e-3
+  config.optimizer.momentum = 0.9
+  config.optimizer.schedule.warmup_steps = 3 * epoch
+  config.optimizer.schedule.warmup_learning_rate = 1e-4
+  config.optimizer.schedule.final_learning_rate = 1e-3
+
+
+def _vit_or_mlp(config: ml_collections.ConfigDict, epoch: int) -> None:
+  """What the recipe says of DeiT-T, Swin-P and ResMLP alone."""
+  config.data.randaugment = 'rand-m9-mstd0.5-inc1'
+  config.data.mixup_alpha = 0.8
+  config.data.cutmix_alpha = 1.0
+  config.data.random_erasing = 0.25
+  config.optimizer.name = 'adamw'
+  config.optimizer.learning_rate = 5e-4
+  config.optimizer.weight_decay = 0.05
+  config.optimizer.clip_norm = 5.0
+  config.optimizer.schedule.warmup_steps = 20 * epoch
+  config.optimizer.schedule.warmup_learning_rate = 5e-7
+  config.optimizer.schedule.final_learning_rate = 1e-5

@@ -165,7 +165,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
 
 
 def _cnn(config: ml_collections.ConfigDict, epoch: int) -> None:
-  """What the table says of ResNet-18 and MobileNetV2 alone."""
+  """What the recipe says of ResNet-18 and MobileNetV2 alone."""
   config.optimizer.name = 'sgd'
   config.optimizer.learning_rate = 0.1
   config.optimizer.weight_decay = 1e-4
@@ -178,7 +178,7 @@ def _cnn(config: ml_collections.ConfigDict, epoch: int) -> None:
 
 
 def _vit_or_mlp(config: ml_collections.ConfigDict, epoch: int) -> None:
-  """What the table says of DeiT-T, Swin-N and ResMLP alone."""
+  """What the recipe says of DeiT-T, Swin-N and ResMLP alone."""
   config.data.randaugment = 'rand-m9-mstd0.5-inc1'
   config.data.mixup_alpha = 0.8
   config.data.cutmix_alpha = 1.0
@@ -195,7 +195,7 @@ def _vit_or_mlp(config: ml_collections.ConfigDict, epoch: int) -> None:
 
 
 def _stronger(config: ml_collections.ConfigDict, epoch: int) -> None:
-  """What the table says of the "stronger" recipe alone."""
+  """What the "stronger" recipe has of its own."""
   config.data.randaugment = 'rand-m7-mstd0.5'
   config.data.mixup_alpha = 0.1
   config.data.cutmix_alpha = 1.0

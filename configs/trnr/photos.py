@@ -22,7 +22,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
       raise ValueError(f'argument {word!r} must be one of {valid}')
   smoke = 'smoke' in words
   preset = next((word for word in words if word != 'smoke'), 'heavy')
-  num_tasks, frequencies, num_steps = (2, 2, 4) if smoke else (2, 6, 150)
+  num_tasks, frequencies, num_steps = (2, 2, 4) if smoke else (2, 6, 250)
 
   config = ml_collections.ConfigDict()
   config.seed = 0
@@ -85,7 +85,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.train = ml_collections.ConfigDict()
   config.train.num_steps = num_steps
   config.train.log_every_steps = 2 if smoke else 25
-  config.train.eval_every_steps = num_steps if smoke else 50
+  config.train.eval_every_steps = num_steps if smoke else 125
   config.train.save_every_steps = num_steps
   config.train.parallelism = 'shard_map'
   config.train.tensorboard = False

@@ -17,6 +17,7 @@ from common import checkpoints
 from common.data import derain_sets
 
 ENCODER = Encoder(features=2, embedding_features=8)
+encode = jax.jit(ENCODER.apply)
 MODEL = {
   'name': 'brn',
   'iterations': 2,
@@ -76,7 +77,7 @@ def test_dataset_vectors(encoder_variables):
   vectors = representations.dataset_vectors(
     ENCODER, encoder_variables, images, size=16
   )
-  _, features = jax.jit(ENCODER.apply)(encoder_variables, images)
+  _, features = encode(encoder_variables, images)
   mean = np.mean(features, axis=(1, 2))
   expected = mean / np.linalg.norm(mean, axis=1, keepdims=True)
   np.testing.assert_allclose(vectors, expected, atol=1e-6)
@@ -161,7 +162,7 @@ def test_impact(encoder_variables):
   assert (found.rain > 1e-4).all() and (found.detail > 1e-4).all()
   # The other picture's rain is the farthest.
   maps = [
-    ENCODER.apply(encoder_variables, x).features
+    encode(encoder_variables, x).features
     for x in (target + rain, target + rain[::-1])
   ]
   cosines = (maps[0] * maps[1]).sum(-1).mean((1, 2))
@@ -221,12 +222,10 @@ def test_cost(derainer):
     [part['params'] for part in derainer.variables.values()]
   )
   assert found['parameters'] == sum(x.size for x in leaves)
-  # Each iteration costs the same, beside the encoder.
-  without = evaluate.Derainer(
-    models.create(**MODEL | {'iterations': 2}), derainer.network_variables
-  )
+  without = evaluate.Derainer(derainer.network, derainer.network_variables)
   plain = analysis.cost(without, size=16, warmup_runs=1, timed_runs=1)
-  assert 2 * 16**2 * 9 * 9 * 4 < plain['multiply_adds']
+  # The first layer of the rain branch, in both iterations.
+  assert plain['multiply_adds'] > 2 * 16**2 * 9 * 6 * 4
   assert plain['multiply_adds'] < found['multiply_adds']
   with pytest.raises(ValueError, match=r'size = 513 must be in 1..512'):
     analysis.cost(derainer, size=513)

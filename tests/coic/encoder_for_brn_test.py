@@ -24,9 +24,11 @@ def test_two_steps_move_the_encoder_alone():
       momentum=config.contrast.momentum,
     )
   )
-  batches = parts.batches(0)
+  pixels = np.random.default_rng(0).random((4, 2, 32, 32, 3), np.float32)
+  keys = ('input', 'target', 'whole_input', 'whole_target')
+  batch = dict(zip(keys, pixels, strict=True))
   for _ in range(config.train.num_steps):
-    state, metrics = step(state, next(batches))
+    state, metrics = step(state, batch)
     assert metrics['contrastive_loss'] > 0  # It is the second stage.
   jax.tree.map(
     np.testing.assert_array_equal,
@@ -53,5 +55,5 @@ def test_arguments():
     configuration.load(f'{CONFIG}:photos,spa')
   # A frozen network must have learnt something.
   parts = experiment.build(configuration.load(f'{CONFIG}:photos'))
-  with pytest.raises(FileNotFoundError, match='brn_coic.safetensors'):
+  with pytest.raises(FileNotFoundError, match='weights brn_coic'):
     parts.initial_state()

@@ -39,7 +39,8 @@ def test_fit(network_and_variables):
     for seed in (1, 2)
   )
   image = jax.random.uniform(jax.random.key(3), (2, 16, 16, 3))
-  target = jax.jit(network.apply)(variables, image, jnp.stack([hidden, hidden]))
+  restore = jax.jit(network.apply)
+  target = restore(variables, image, jnp.stack([hidden, hidden]))
   z, values = fit_embedding.fit_embedding(
     network,
     variables,
@@ -52,7 +53,7 @@ def test_fit(network_and_variables):
   )
   assert z.shape == (4,) and values.shape == (40,)
   np.testing.assert_allclose(np.linalg.norm(z), 1, rtol=1e-6)
-  first = network.apply(variables, image, jnp.stack([start, start]))
+  first = restore(variables, image, jnp.stack([start, start]))
   np.testing.assert_allclose(
     values[0], np.abs(first - target).mean(), rtol=1e-4
   )

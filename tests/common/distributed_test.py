@@ -92,3 +92,7 @@ def test_all_rows_are_the_same_everywhere():
   )(rows)
   np.testing.assert_array_equal(gathered, rows)
   assert distributed.all_rows(rows, None) is rows
+
+
+def test_one_process_waits_for_nobody():
+  distributed.wait_for_all('test')

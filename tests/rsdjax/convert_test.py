@@ -94,140 +94,16 @@ def test_variables_are_those_of_the_model(name):
     assert x.flags.c_contiguous
 
 
-@pytest.mark.parametrize(
-  ('name', 'naming', 'expected'),
-  [
-    (
-      'resnet50',
-      '0.6.5',
-      {
-        'conv1.weight': (8, 3, 7, 7),
-        'bn1.running_var': (8,),
-        'layer1.0.conv2.weight': (8, 8, 3, 3),
-        'layer2.0.downsample.1.running_mean': (64,),
-        'fc.weight': (1000, 256),
-      },
-    ),
-    (
-      'mobilenetv2_100',
-      '0.6.5',
-      {
-        'blocks.0.0.conv_dw.weight': (32, 1, 3, 3),
-        'blocks.0.0.conv_pw.weight': (8, 32, 1, 1),
-        'blocks.1.1.conv_pwl.weight': (8, 48, 1, 1),
-        'blocks.1.1.bn3.weight': (8,),
-        'conv_head.weight': (1280, 8, 1, 1),
-        'classifier.bias': (1000,),
-      },
-    ),
-    (
-      'convnext_tiny',
-      '0.6.5',
-      {
-        'stem.1.weight': (8,),
-        'stages.1.downsample.1.weight': (16, 8, 2, 2),
-        'stages.1.blocks.1.gamma': (16,),
-        'stages.0.blocks.0.mlp.fc1.weight': (32, 8),
-        'head.norm.weight': (64,),
-        'head.fc.bias': (1000,),
-      },
-    ),
-    (
-      'swin_pico_patch4_window7_224',
-      '0.6.5',
-      {
-        'layers.0.downsample.reduction.weight': (32, 64),
-        'layers.1.blocks.1.attn.relative_position_bias_table': (9, 4),
-        'head.weight': (1000, 128),
-      },
-    ),
-    (
-      'swin_pico_patch4_window7_224',
-      'current',
-      {
-        'layers.1.downsample.reduction.weight': (32, 64),
-        'layers.1.blocks.1.attn.qkv.weight': (96, 32),
-        'head.fc.weight': (1000, 128),
-      },
-    ),
-    (
-      'resmlp_12_224',
-      '0.6.5',
-      {
-        'blocks.1.norm2.beta': (1, 1, 16),
-        'blocks.1.ls2': (16,),
-        'blocks.0.linear_tokens.weight': (4, 4),
-        'norm.alpha': (1, 1, 16),
-      },
-    ),
-    (
-      'convnext_tiny',
-      'torchvision',
-      {
-        'features.0.1.weight': (8,),
-        'features.2.1.weight': (16, 8, 2, 2),
-        'features.3.1.layer_scale': (16, 1, 1),
-        'features.1.0.block.3.weight': (32, 8),
-        'features.5.0.block.0.weight': (32, 1, 7, 7),
-        'classifier.0.weight': (64,),
-        'classifier.2.bias': (1000,),
-      },
-    ),
-    (
-      'swin_pico_patch4_window7_224',
-      'torchvision',
-      {
-        'features.0.2.bias': (16,),
-        'features.2.reduction.weight': (32, 64),
-        'features.3.1.attn.relative_position_bias_table': (9, 4),
-        'features.3.1.mlp.3.weight': (32, 128),
-        'head.weight': (1000, 128),
-      },
-    ),
-    (
-      'deit_tiny_patch16_224',
-      'torchvision',
-      {
-        'conv_proj.weight': (192, 3, 16, 16),
-        'class_token': (1, 1, 192),
-        'encoder.pos_embedding': (1, 17, 192),
-        'encoder.layers.encoder_layer_1.self_attention.in_proj_weight': (
-          576,
-          192,
-        ),
-        'encoder.layers.encoder_layer_1.ln_2.bias': (192,),
-        'encoder.ln.weight': (192,),
-        'heads.head.bias': (1000,),
-      },
-    ),
-  ],
-)
-def test_names_and_shapes(name, naming, expected):
-  variables = random_variables(name, **SMALL[name])
-  state_dict = convert.to_timm(name, variables, naming=naming)
-  shapes = {k: state_dict[k].shape for k in expected}
-  assert shapes == expected
-
-
-def test_blocks_of_torchvisions_mobilenet_are_counted_through():
-  state_dict = convert.to_timm(
-    'mobilenetv2_100',
-    random_variables('mobilenetv2_100'),
-    naming='torchvision',
-  )
-  shapes = {
-    'features.0.0.weight': (32, 3, 3, 3),
-    'features.1.conv.1.weight': (16, 32, 1, 1),
-    'features.2.conv.0.0.weight': (96, 16, 1, 1),
-    'features.6.conv.2.weight': (32, 192, 1, 1),
-    'features.17.conv.1.0.weight': (960, 1, 3, 3),
-    'features.17.conv.3.running_var': (320,),
-    'features.18.0.weight': (1280, 320, 1, 1),
-    'classifier.1.weight': (1000, 1280),
-  }
-  assert {k: state_dict[k].shape for k in shapes} == shapes
-  blocks = {int(name.split('.')[1]) for name in state_dict if 'conv' in name}
-  assert blocks == set(range(1, 18))
+def test_layer_scales_of_torchvision_are_maps():
+  variables = random_variables('convnext_tiny', **SMALL['convnext_tiny'])
+  ours = variables['params']['stage2_block1']['layer_scale']
+  for naming, name, shape in (
+    ('0.6.5', 'stages.1.blocks.1.gamma', (16,)),
+    ('torchvision', 'features.3.1.layer_scale', (16, 1, 1)),
+  ):
+    found = convert.to_timm('convnext_tiny', variables, naming=naming)[name]
+    assert found.shape == shape
+    np.testing.assert_array_equal(found.reshape(-1), ours)
 
 
 def test_older_names_of_torchvision_are_known(vit):

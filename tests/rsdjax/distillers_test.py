@@ -184,7 +184,9 @@ def test_each_method_trains_every_family(family, method):
 @pytest.mark.parametrize('method', ['ofa', 'crd', 'dist'])
 def test_two_devices_equal_one(method, parallelism):
   """RSD, KD and BatchNorm are in train_test."""
-  family = 'mixer'
+  # DIST amplifies the rounding of logits that hardly differ, as the first of
+  # transformers and mixers.
+  family = 'resnet' if method == 'dist' else 'mixer'
   batch = _batch(16)
   step, state, teacher_variables = _parts(family, method)
   expected = jax.jit(step)(state, batch, teacher_variables)

@@ -93,6 +93,8 @@ def test_evaluation_of_a_run_scores_all_its_networks(comparison):
   again = evaluate.evaluate(config, exported)
   for name, value in scores.items():
     np.testing.assert_allclose(again[name], value, rtol=1e-6, err_msg=name)
+  with pytest.raises(FileNotFoundError, match='rsd_seed1/teacher'):
+    evaluate.evaluate(_config(), exported)  # Beside it, where runs put it.
   best = evaluate.evaluate(config, folder / 'rsd_seed1', which='best')
   assert best['student_top1'] == max(s for _, s in result.curves['rsd'][1])
 
@@ -165,6 +167,16 @@ def test_run_folder_of_another_model_is_named(comparison):
     ({'distiller__name': 'rds'}, "distiller 'rds' must be none"),
     ({'train__batch_norm': 'local'}, "statistics 'local' must be one of"),
     ({'model__name': 'resnet17'}, "unknown network 'resnet17'"),
+    ({'loss__name': 'hinge'}, "loss 'hinge' must be one of cross_entropy, bin"),
+    ({'train__groups_per_device': 3}, 'groups_per_device 3 must divide'),
+    (
+      {'train__groups_per_device': 2, 'distiller__rsd__statistics': 'global'},
+      'groups_per_device 2 keeps statistics apart',
+    ),
+    (
+      {'train__augmentation_repeats': 3, 'distiller__name': 'rsd+crd'},
+      'augmentation_repeats 3 puts an example into a batch more than once',
+    ),
   ],
 )
 def test_wrong_values_are_named(comparison, tmp_path, overrides, message):

@@ -40,6 +40,19 @@ def test_published_depths(golden, published):
   np.testing.assert_array_equal(published_rates, stored['layer_index'])
 
 
+@pytest.mark.parametrize('stages', [1, 2, 6])
+def test_published_depths_of_other_sizes(golden, stages):
+  network = models.create('msresnet', features=4, stages=stages)
+  shapes = jax.eval_shape(
+    network.init, jax.random.key(0), np.zeros((1, 8, 8, 3), 'f4')
+  )
+  variables = jax.tree.map(lambda x: np.zeros(x.shape, 'f4'), shapes)
+  depths = network.depths(variables['params'])
+  found = convert.to_torch(variables | {'inner_learning_rates': depths})
+  stored = golden('trnr/schedules.npz')[f'layer_index_{stages}stages']
+  np.testing.assert_array_equal(found['update_lr'], stored)
+
+
 @pytest.mark.parametrize(
   ('name', 'options'),
   [

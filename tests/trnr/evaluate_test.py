@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +77,7 @@ def test_command(weights, folders, capsys):
   )
   printed = capsys.readouterr().out
   assert 'b.png  y_8bit' in printed
-  assert '| 2 images |' in printed
+  assert f'| model on {folders.name}/norain, 2 images |' in printed
   rows = json.loads(output.read_text())
   assert [row['name'] for row in rows] == ['a.png'] * 2 + ['b.png'] * 2
   mean = np.mean([r['psnr'] for r in rows if r['protocol'] == 'trnr_rgb'])
@@ -99,6 +100,34 @@ def test_noise_is_seeded_and_of_the_given_strength(weights, folders):
     error = np.mean((noisy.clip(0, 1) - clean) ** 2)
     np.testing.assert_allclose(a.input_psnr, -10 * np.log10(error), atol=1e-3)
     assert a.input_psnr > b.input_psnr
+
+
+def test_noise_comes_in_the_string_order_of_the_names():
+  clean = np.full((12, 12, 3), 128, np.uint8)
+  found = evaluate.pictures(pairs.CleanArrays([clean] * 2, ('9', '10')), 25)
+  draws = np.random.RandomState(0).standard_normal((2, 12, 12, 3))
+  for (name, noisy, target), expected, draw in zip(
+    found, ('10', '9'), draws, strict=True
+  ):
+    assert name == expected
+    np.testing.assert_allclose(noisy[0], target[0] + 25 / 255 * draw, atol=1e-6)
+
+
+def test_command_with_several_rows(weights, folders, capsys):
+  twice = [str(weights)] * 2
+  clean = [str(folders / 'norain')] * 2
+  shutil.copytree(folders / 'norain', folders / 'same')
+  rainy = [str(folders / 'rain'), str(folders / 'same')]
+  protocol = ['--protocols', 'y_8bit']
+  evaluate.main(
+    ['--weights', *twice, '--input', *rainy, '--target', *clean, *protocol]
+  )
+  assert 'inf / 1.0000' in capsys.readouterr().out
+  with pytest.raises(SystemExit):
+    evaluate.main(
+      ['--weights', *twice, '--input', *rainy, '--target', clean[0]]
+    )
+  assert 'equally many' in capsys.readouterr().err
 
 
 def test_errors(weights, folders, capsys):

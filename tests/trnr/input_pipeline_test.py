@@ -107,6 +107,7 @@ def config_of(folders, **overrides):
       'data.train_target': str(folders / 'clean'),
       'patches.size': 12,
       'patches.stride': 12,
+      'patches.threshold': 100.0,
       **overrides,
     },
   )

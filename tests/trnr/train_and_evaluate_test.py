@@ -10,6 +10,7 @@ from matplotlib import image as matplotlib_image
 from PIL import Image
 
 from common import checkpoints, configuration, distributed, metric_writers
+from common import scores as scores_of
 from trnr import compare, evaluate, experiment, train
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -49,7 +50,9 @@ def config_of(folders, name='own_pairs', **overrides):
     paths['data.test_target'] = str(folders / 'clean')
   else:
     paths['data.train_input'] = str(folders / 'rain')
-  return configuration.load(
+    # A schedule that does not depend on the length of the run.
+    paths['optimizer.schedule.kind'] = 'constant'
+  config = configuration.load(
     f'{ROOT}/configs/trnr/{name}.py:smoke',
     {
       **paths,
@@ -65,6 +68,10 @@ def config_of(folders, name='own_pairs', **overrides):
       **{k.replace('__', '.'): v for k, v in overrides.items()},
     },
   )
+  with config.unlocked():  # Less to compile.
+    config.model.update({'multi_scale': False, 'attention': False})
+    config.model.block = 'concatenating'
+  return config
 
 
 @pytest.fixture(scope='module')
@@ -94,7 +101,7 @@ def test_exported_network_scores_as_reported(run, folders):
   network, variables = evaluate.load_network(folder)
   parts = experiment.build(config_of(folders), folder)
   assert parts.test_pairs.names == ('3.png',)
-  again = evaluate.means(
+  again = scores_of.means(
     evaluate.evaluate(network, variables, parts.test_pairs)
   )
   for name, value in scores.items():
@@ -116,17 +123,6 @@ def test_two_halves_equal_the_whole(run, folders, tmp_path):
   assert (tmp_path / 'metrics.jsonl').read_bytes() == before
 
 
-def test_loss_falls(folders, tmp_path):
-  config = config_of(folders, train__num_steps=40, train__log_every_steps=10)
-  train.train_and_evaluate(config, tmp_path)
-  losses = [
-    line['loss']
-    for line in metric_writers.read_metrics(tmp_path)
-    if 'loss' in line
-  ]
-  assert losses[-1] < 0.7 * losses[0]
-
-
 def test_noise_of_three_strengths(folders, tmp_path):
   scores = train.train_and_evaluate(
     config_of(folders, 'noise', patches__threshold=0.25), tmp_path
@@ -142,12 +138,11 @@ def test_noise_of_three_strengths(folders, tmp_path):
 
 
 def test_comparison(folders, tmp_path):
-  config = config_of(folders, train__num_steps=2, train__eval_every_steps=2)
-  options = {'samplings': ['rcs', 'rps', 'rbs1'], 'seeds': [0, 1]}
+  config = config_of(folders, train__num_steps=1)
+  options = {'samplings': ['rcs', 'rbs1'], 'seeds': [0, 1]}
   rows = compare.compare(config, tmp_path, **options, num_images=[2])
   assert [(r.sampling, r.num_images) for r in rows] == [
     ('rcs', 2),
-    ('rps', 2),
     ('rbs1', 2),
   ]
   runs = {p.name for p in tmp_path.iterdir() if p.is_dir()}
@@ -160,7 +155,7 @@ def test_comparison(folders, tmp_path):
   assert table == compare.table(rows) + '\n'
   assert '| 2 | RBS-I (crops of distinct images) | 2 |' in table
   picture = matplotlib_image.imread(tmp_path / 'pictures.png')
-  assert picture.shape[1] == 300 * 5  # Degraded, three ways, and clean.
+  assert picture.shape[1] == 300 * 4  # Degraded, two ways, and clean.
   again = compare.compare(config, tmp_path, **options, num_images=[2])
   assert again == rows
 

@@ -76,6 +76,8 @@ def test_stored_iterations(golden, published):
           stored[f'it0_after_{tensor}'],
           atol=1e-5,
         )
+      norms = [np.linalg.norm(x) for k, x in by_name.items() if '.r_' not in k]
+      np.testing.assert_allclose(norms, stored['it0_param_l2'], rtol=1e-3)
   probe = np.moveaxis(stored['probe_x'], 1, -1)
   restored = network.apply(
     {'params': state.params['network'], **state.model_state['network']}, probe
@@ -85,6 +87,7 @@ def test_stored_iterations(golden, published):
   np.testing.assert_allclose(restored, expected, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_stored_clamp(golden, published):
   stored, variables = golden('trnr/clamp_rain100l.npz'), published('rain100l')
   scale = float(stored['inner_lr_scale'])
@@ -122,7 +125,9 @@ def test_stored_clamp(golden, published):
     assert np.abs(ours).max() < 10.001
 
 
-NETWORK = models.create('msresnet', features=4, stages=1)
+NETWORK = models.create(
+  'msresnet', features=4, stages=1, multi_scale=False, block='concatenating'
+)
 TX = optax.sgd(0.1)  # Adam would blow rounding noise up.
 
 
@@ -159,6 +164,20 @@ def small_tasks(count=8, shots=2):
     }
     for part in ('support', 'query')
   }
+
+
+def test_query_losses_of_all_steps_count_for_some_epochs():
+  for epoch, expected in (
+    (0, [1 / 3, 1 / 3, 1 / 3]),
+    (5, [1 / 6, 1 / 6, 2 / 3]),
+    (9, [1 / 30, 1 / 30, 14 / 15]),
+    (10, [0, 0, 1]),
+  ):
+    np.testing.assert_allclose(
+      train.query_weights(epoch, inner_steps=3, num_epochs=10),
+      expected,
+      atol=1e-6,
+    )
 
 
 def assert_one_device_equals_many(make, state, batch):
@@ -206,10 +225,11 @@ def test_batches_on_one_device_equal_many():
 @pytest.mark.parametrize(
   ('state_options', 'step_options'),
   [
-    (('learned',), {}),
-    (('attenuator',), {}),
-    ((), {'inner_schedule': optax.constant_schedule(1e-3)}),
-    ((), {'multi_step_epochs': 10}),
+    (('learned',), {'multi_step_epochs': 10}),
+    (
+      ('attenuator',),
+      {'inner_schedule': optax.constant_schedule(1e-3)},
+    ),
   ],
 )
 def test_options_train(state_options, step_options):

@@ -130,6 +130,13 @@ def test_two_classes_by_hand(case):
   np.testing.assert_allclose(loss_fn(*arrays), [expected], rtol=1e-6)
 
 
+def test_smoothing_of_the_sigmoid_loss_by_hand():
+  loss = losses.binary_cross_entropy(TEACHER, LABEL, label_smoothing=0.2)
+  # Targets 0.9 and 0.1; sigmoid(log 3) = 3/4 and sigmoid(0) = 1/2.
+  own = -0.9 * np.log(0.75) - 0.1 * np.log(0.25)
+  np.testing.assert_allclose(loss, [(own + np.log(2)) / 2], rtol=1e-6)
+
+
 def test_dist_by_hand():
   # Rows (1/2, 1/2) of the student have no spread: correlation 0, inter 1.
   # With examples that swap the teacher's classes, equal rows correlate by 1
