@@ -54,9 +54,9 @@ def cost(
   """Time, parameters and multiply-adds to restore a square image.
 
   Args:
-    derainer: network and encoder; the encoder's share is included.
+    derainer: network and encoder.
     size: side of the image in pixels, at most `evaluate.TILE`.
-    z: see `evaluate.restore`.
+    z: see `evaluate.restore`; without it, the encoder's work counts too.
     warmup_runs: runs before the timed ones, at least one, which compiles.
     timed_runs: runs that are timed, from array to array on the host.
 
@@ -88,15 +88,14 @@ def cost(
     tiles = math.ceil(size / side) ** 2
   picture = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
   total = 0
-  if z is not None or encoder is not None:
-    z = jnp.zeros((1, network.embedding_features))
+  one = None if z is None else jnp.asarray(z)[None]
+  if one is None and encoder is not None:
+    embedding = functools.partial(embed, encoder), derainer.encoder_variables
+    total = costs.multiply_adds(*embedding, image[None])
+    one = jnp.zeros((1, network.embedding_features))
   total += tiles * costs.multiply_adds(
-    network.apply, derainer.network_variables, picture, z
+    network.apply, derainer.network_variables, picture, one
   )
-  if encoder is not None:
-    total += costs.multiply_adds(
-      functools.partial(embed, encoder), derainer.encoder_variables, image[None]
-    )
   weights = [part['params'] for part in derainer.variables.values()]
   return {
     'seconds_mean': float(np.mean(seconds)),
@@ -145,6 +144,8 @@ def analyse(
     raise ValueError('there is no set to analyse')
   if derainer.encoder is None and not derainer.network.modulated:
     raise ValueError('the network has no modulation, and there is no encoder')
+  if z is None and derainer.encoder is None:
+    z = jnp.zeros(derainer.network.embedding_features)
   output = pathlib.Path(output)
   output.mkdir(parents=True, exist_ok=True)
   chosen = {name: _choose(source, num_images) for name, source in sets.items()}
@@ -228,8 +229,6 @@ def _temperatures(
 ) -> dict[str, dict[str, float]]:
   """Mean and deviation over images, by layer; calls are averaged."""
   network = derainer.network
-  if z is None and derainer.encoder is None:
-    z = jnp.zeros(network.embedding_features)
   crop = network.fixed_size or crop
   found = []
   for pair in pairs:

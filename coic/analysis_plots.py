@@ -36,7 +36,13 @@ def plot_similarity(
     axes.set_yticks(range(len(names)), names)
     for (row, column), value in np.ndenumerate(matrix):
       axes.text(
-        column, row, f'{value:.2f}', ha='center', va='center', color='white'
+        column,
+        row,
+        f'{value:.2f}',
+        ha='center',
+        va='center',
+        color='white',
+        bbox={'facecolor': 'black', 'alpha': 0.4, 'linewidth': 0},
       )
     axes.figure.colorbar(picture, ax=axes)
 

@@ -9,8 +9,7 @@ import jax
 import ml_collections
 
 from common import distributed
-from common.data import pair_transforms, pairs, pipeline, rain
-from common.data.sources import Split
+from common.data import derain_sets, pair_transforms, pairs, pipeline
 from common.data.transforms import Chain, Transform
 from trnr import models, patches, sources, tasks
 from trnr.patch_set import PatchSet, read_folders
@@ -83,10 +82,10 @@ def open_data(
       _require_paths(test_target=test_target)
       score = pairs.clean_folder(test_target, grey=grey)
   elif name == 'photos':
-    if preset not in rain.PRESETS:
-      raise ValueError(f'preset {preset!r} must be one of {[*rain.PRESETS]}')
-    learn = rain.WithRain(_photos('train'), rain.PRESETS[preset], rain_seed)
-    score = rain.WithRain(_photos('test'), rain.PRESETS[preset], rain_seed + 1)
+    learn, score = (
+      derain_sets.rainy_photos(split=split, preset=preset, rain_seed=rain_seed)
+      for split in ('train', 'test')
+    )
   else:
     raise ValueError(
       f"data set {name!r} must be one of ['pairs', 'clean', 'photos']"
@@ -213,12 +212,6 @@ def train_batches(
     device_count=distributed.make_mesh().size,
     **here,
   )
-
-
-def _photos(split: Split) -> pairs.PairSource:
-  photos = pairs.embedded_photos(split)
-  arrays = tuple(photos.values())
-  return pairs.CleanArrays(arrays, tuple(photos))
 
 
 def _require_paths(**folders: str) -> None:

@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
-from common.data import images, pairs, rain
+from common.data import images, pairs, photos, rain
 from common.data.pairs import PairSource
 from common.data.sources import Split
 
@@ -115,7 +115,7 @@ def rainy_photos(
   """Embedded photos with rendered rain, in memory.
 
   Args:
-    split: see `pairs.embedded_photos`.
+    split: see `photos.embedded_photos`.
     preset: look of the rain, one of `rain.PRESETS`.
     rain_seed: of the rain; the test split has other rain than the rest.
     variants: rainy versions of each photo.
@@ -128,9 +128,8 @@ def rainy_photos(
   """
   if preset not in rain.PRESETS:
     raise ValueError(f'preset {preset!r} must be one of {[*rain.PRESETS]}')
-  photos = pairs.embedded_photos(split)
   rainy = rain.WithRain(
-    pairs.CleanArrays(tuple(photos.values()), tuple(photos)),
+    photos.clean_photos(split),
     rain.PRESETS[preset],
     rain_seed + (split == 'test'),
     variants,

@@ -227,6 +227,9 @@ def test_cost(derainer):
   # The first layer of the rain branch, in both iterations.
   assert plain['multiply_adds'] > 2 * 16**2 * 9 * 6 * 4
   assert plain['multiply_adds'] < found['multiply_adds']
+  z = jnp.zeros(8)  # In place of the encoder's.
+  given = analysis.cost(derainer, size=16, z=z, warmup_runs=1, timed_runs=1)
+  assert given['multiply_adds'] < found['multiply_adds']
   with pytest.raises(ValueError, match=r'size = 513 must be in 1..512'):
     analysis.cost(derainer, size=513)
   with pytest.raises(ValueError, match='at least 1'):

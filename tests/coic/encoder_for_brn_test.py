@@ -54,6 +54,8 @@ def test_arguments():
   with pytest.raises(ValueError, match="'photos' does without"):
     configuration.load(f'{CONFIG}:photos,spa')
   # A frozen network must have learnt something.
-  parts = experiment.build(configuration.load(f'{CONFIG}:photos'))
+  weights = configuration.load(f'{CONFIG}:photos').model.weights
+  config = configuration.load(f'{CONFIG}:smoke', {'model.weights': weights})
+  parts = experiment.build(config)
   with pytest.raises(FileNotFoundError, match='weights brn_coic'):
     parts.initial_state()

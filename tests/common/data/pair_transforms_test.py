@@ -180,3 +180,17 @@ def test_bad_noise_is_named():
     pair_transforms.add_gaussian_noise(image, -0.1, rng)
   with pytest.raises(ValueError, match='image is float64, but must be uint8'):
     pair_transforms.add_gaussian_noise(image / 255, 0.1, rng)
+
+
+def test_centre_crop():
+  image = np.arange(7 * 10 * 3).reshape(7, 10, 3)
+  np.testing.assert_array_equal(
+    pair_transforms.centre_crop(image, 4), image[1:5, 3:7]
+  )
+  # A smaller one is cut to whole multiples.
+  found = pair_transforms.centre_crop(image, 8, multiple=4)
+  np.testing.assert_array_equal(found, image[1:5, 1:9])
+  with pytest.raises(ValueError, match='no sides that are multiples of 16'):
+    pair_transforms.centre_crop(image, 32, multiple=16)
+  with pytest.raises(ValueError, match='size = 0'):
+    pair_transforms.centre_crop(image, 0)

@@ -210,25 +210,6 @@ def test_bad_arrays_are_named():
     pairs.CleanArrays([image / 255], ('a',))
 
 
-def test_embedded_photos():
-  photos = pairs.embedded_photos()
-  sizes = {name: photo.shape[:2] for name, photo in photos.items()}
-  assert sizes == {
-    'astronaut': (512, 512),
-    'chelsea': (300, 451),
-    'china': (427, 640),
-    'coffee': (400, 600),
-    'flower': (427, 640),
-    'motorcycle': (500, 741),
-    'rocket': (427, 640),
-  }
-  pairs.CleanArrays(tuple(photos.values()), tuple(photos))
-  train, test = (set(pairs.embedded_photos(s)) for s in ('train', 'test'))
-  assert test == {'chelsea', 'china'} and train == set(photos) - test
-  with pytest.raises(ValueError, match="split = 'val'"):
-    pairs.embedded_photos('val')
-
-
 def test_shared_pairs(shared):
   folder = shared('data/rain100L_test')
   source = pairs.paired_folders(folder / 'rain', folder / 'norain')
