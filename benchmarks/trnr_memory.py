@@ -30,8 +30,6 @@ _CASES = (
   ('second', 'scan', True, False),
   ('second', 'scan', False, True),
   ('second', 'scan', True, True),
-  ('second', 'vmap', False, False),
-  ('second', 'vmap', True, True),
 )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from coic import models
 from coic.encoder import Encoder
-from coic.tensor_names import brn, drsformer, encoder, idt, rcdnet
+from coic.tensor_names import brn, dgunet, drsformer, encoder, idt, rcdnet
 from common import checkpoints, weight_conversion
 from common.array_types import Variables
 from common.weight_conversion import Rules, Tensors
@@ -30,6 +30,7 @@ NAMINGS = ('coic', 'upstream')
 _RULES: Mapping[str, Rules] = {
   'brn': brn.RULES,
   'rcdnet': rcdnet.RULES,
+  'dgunet': dgunet.RULES,
   'idt': idt.RULES,
   'drsformer': drsformer.RULES,
   'encoder': encoder.RULES,

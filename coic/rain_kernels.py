@@ -24,7 +24,7 @@ _WIDTHS = 0.4, 0.8
 
 
 def rendered_kernels(count: int = 32, size: int = 9) -> np.ndarray:
-  """Draws streaks of rain: Gaussian spots, longer than wide, more or less upright.
+  """Draws streaks of rain: Gaussian spots, longer than wide, about upright.
 
   Directions, lengths, widths and sums are spread evenly over their ranges, all
   four together, so that any number of kernels is a diverse set and always the

@@ -1,6 +1,6 @@
 """What the deraining networks have in common."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -40,8 +40,10 @@ class Backbone(nn.Module):
   dtype: jax.typing.DTypeLike | None = None
   remat: bool = False
 
-  # Sides of the images are multiples of this.
-  side_multiple: ClassVar[int] = 1
+  @property
+  def side_multiple(self) -> int:
+    """What the sides of the images must be divisible by, in pixels."""
+    return 1
 
   @property
   def fixed_size(self) -> int | None:
@@ -81,6 +83,12 @@ class Backbone(nn.Module):
     require_rank(4, image=image)
     if image.shape[-1] != 3:
       raise ValueError(f'image {list(image.shape)} must be [b, h, w, 3]')
+    multiple = self.side_multiple
+    if image.shape[1] % multiple or image.shape[2] % multiple:
+      raise ValueError(
+        f'the sides of image {list(image.shape)} must be divisible by '
+        f'{multiple}'
+      )
     if z is None:
       return
     require_floating(z=z)

@@ -246,6 +246,11 @@ class DGUNet(Backbone):
   subspace: int = 16
   inverse: Inverse = 'regularised'
 
+  @property
+  def side_multiple(self) -> int:
+    """8, since the U-Nets halve the images three times."""
+    return 2 ** (LEVELS - 1)
+
   @nn.compact
   def __call__(
     self,
@@ -266,11 +271,6 @@ class DGUNet(Backbone):
     """
     del train
     self._check(image, z)
-    divisor = 2 ** (LEVELS - 1)
-    if image.shape[1] % divisor or image.shape[2] % divisor:
-      raise ValueError(
-        f'the sides of image {list(image.shape)} must be divisible by {divisor}'
-      )
     image = at_least_float32(image)
     options = self._layer_options()
     # One slope for the stems of the first and the last stage, as published.

@@ -185,6 +185,11 @@ class DRSformer(Backbone):
   expansion: float = 2.66
   expert_steps: int = 4
 
+  @property
+  def side_multiple(self) -> int:
+    """8 for four levels, each of half the size."""
+    return 2 ** (len(self.blocks) - 1)
+
   @nn.compact
   def __call__(
     self,
@@ -196,8 +201,11 @@ class DRSformer(Backbone):
   ) -> Array | Outputs:
     """Restores images; see `Backbone`."""
     del train
+    if len(self.blocks) != len(self.heads):
+      raise ValueError(
+        f'blocks {self.blocks} and heads {self.heads} must be of as many levels'
+      )
     self._check(image, z)
-    self._check_size(image)
     options = self._layer_options()
     block = (
       nn.remat(SparseTransformerBlock) if self.remat else SparseTransformerBlock
@@ -243,19 +251,6 @@ class DRSformer(Backbone):
     x = conv(experts(x, 'refinement'), 3, 'output')
     restored = at_least_float32(image) + x
     return {'restored': restored} if all_outputs else restored
-
-  def _check_size(self, image: Array) -> None:
-    """Raises ValueError unless the levels divide the image's sides."""
-    if len(self.blocks) != len(self.heads):
-      raise ValueError(
-        f'blocks {self.blocks} and heads {self.heads} must be of as many levels'
-      )
-    multiple = 2 ** (len(self.blocks) - 1)
-    if image.shape[1] % multiple or image.shape[2] % multiple:
-      raise ValueError(
-        f'image {list(image.shape)} must have sides that are multiples of '
-        f'{multiple}'
-      )
 
 
 def cosine_similarities(query: Array, key: Array) -> Array:

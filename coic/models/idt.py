@@ -239,6 +239,11 @@ class IDT(Backbone):
   expansion: int = 4
   drop_path_rate: float = 0.1
 
+  @property
+  def fixed_size(self) -> int:
+    """Side of the images, the only one that it takes."""
+    return self.image_size
+
   @nn.compact
   def __call__(
     self,

@@ -59,8 +59,14 @@ _SMOKE_MODELS = {
   'brn': {'features': 4, 'iterations': 2, 'rain_blocks': 1},
   'rcdnet': {'stages': 2, 'maps': 4, 'extra_features': 4, 'blocks': 1},
   'dgunet': {'features': 8, 'step': 4, 'extra': 4, 'iterations': 1},
-  'idt': {'features': 4, 'image_size': 32},
-  'drsformer': {'features': 8},
+  'idt': {
+    'features': 4,
+    'blocks': (1,) * 9,
+    'heads': (1,) * 9,
+    'image_size': 32,
+    'window_size': 2,
+  },
+  'drsformer': {'features': 8, 'blocks': (1, 1, 1, 1), 'expert_steps': 1},
 }
 _MODES = ('coic', 'baseline')
 

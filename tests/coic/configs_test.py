@@ -14,11 +14,9 @@ from common.data import derain_sets
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs' / 'coic'
-MIXED = [
-  f'{name},{mode}' for name in models.names() for mode in ('coic', 'baseline')
-]
-MIXED += [f'{name},smoke' for name in models.names()]
-MIXED += ['drsformer,coic,spa', 'drsformer,mended', 'idt,mended']
+MIXED = [f'{name}{rest}' for name in models.names() for rest in ('', ',smoke')]
+MIXED += ['brn,baseline', 'drsformer,mended,smoke', 'idt,mended,smoke']
+MIXED += ['brn,spa']
 CASES = [f'mixed.py:{arg}' for arg in MIXED]
 CASES += [f'{name}.py:smoke' for name in ('photos', 'own_pairs')]
 CASES += ['photos.py', 'own_pairs.py:3', 'encoder_for_brn.py']

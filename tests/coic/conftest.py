@@ -32,3 +32,18 @@ def rule_filled():
     }
 
   return fill
+
+
+_NARROW = {
+  'brn': {'iterations': 2, 'features': 4},
+  'rcdnet': {'stages': 2, 'maps': 4, 'extra_features': 4, 'blocks': 1},
+  'dgunet': {'features': 8, 'step': 4, 'extra': 4, 'iterations': 1},
+  'idt': {'features': 4, 'blocks': (1,) * 9},
+  'drsformer': {'features': 8, 'blocks': (1, 1, 1, 1), 'expert_steps': 1},
+}
+
+
+@pytest.fixture(scope='session')
+def narrow():
+  """Options that make a network small: `narrow('brn')`."""
+  return lambda name: dict(_NARROW[name])

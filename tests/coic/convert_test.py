@@ -31,10 +31,11 @@ def assert_same(actual, desired):
 
 @pytest.mark.parametrize('modulated', [True, False])
 @pytest.mark.parametrize('name', models.names())
-def test_round_trip_is_exact(name, modulated):
-  variables = random_variables(name, modulated=modulated)
+def test_round_trip_is_exact(narrow, name, modulated):
+  options = narrow(name)
+  variables = random_variables(name, modulated=modulated, **options)
   state_dict = convert.to_torch(name, variables)
-  assert_same(convert.from_torch(name, state_dict), variables)
+  assert_same(convert.from_torch(name, state_dict, **options), variables)
 
 
 def test_upstream_names_of_brn():

@@ -369,7 +369,7 @@ def test_training_on_saturated_patches_stays_finite():
       lambda params: restoration_loss(model, params, image, target, z).sum()
     )(params)
     updates, state = tx.update(gradient, state)
-    norm = optax.global_norm(gradient)
+    norm = optax.tree.norm(gradient)
     return optax.apply_updates(params, updates), state, loss, norm
 
   state, losses = tx.init(params), []

@@ -23,8 +23,8 @@ def test_parameter_counts(name):
 
 
 @pytest.mark.parametrize('name', models.names())
-def test_parameters_are_the_same_however_initialised(name):
-  init = models.create(name).init
+def test_parameters_are_the_same_however_initialised(narrow, name):
+  init = models.create(name, **narrow(name)).init
   z = jnp.zeros((1, 128))
   plain, modulated = (
     jax.eval_shape(init, jax.random.key(0), IMAGE, z) for z in (None, z)
