@@ -27,8 +27,8 @@ from common import (
 )
 from common.array_types import Array, Variables
 from common.checkpoints import describes_model, load_model
-from common.data import derain_sets
-from common.data.pairs import First, PairSource
+from common.data import derain_sets, pairs
+from common.data.pairs import PairSource
 
 MODEL_FILE = 'model.safetensors'
 PROTOCOLS = ('coic_y', 'matlab_y')
@@ -296,8 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         split=None if options.split == 'none' else options.split,
         folder=folder,
       )
-      if options.num_images:
-        source = First(source, options.num_images)
+      source = pairs.first(source, options.num_images)
       found = evaluate(derainer, source, protocols=options.protocols, z=z)
       rows[f'{name}, {len(source)} images'] = scores.means(found)
       every += [{'set': name, **score._asdict()} for score in found]

@@ -213,8 +213,7 @@ def open_sets(
     options = options.to_dict()
     split = options.pop('split') or None
     source = derain_sets.open_set(**options, split=split)
-    if count:
-      source = pairs.First(source, min(count, len(source)))
+    source = pairs.first(source, count)
     opened[name] = pairs.in_memory(source) if in_memory else source
   return opened
 

@@ -3,7 +3,7 @@
 import logging
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from coic import evaluate, experiment, losses, negatives
 from coic.contrast import contrast
 from coic.encoder import Encoder
 from coic.models import Backbone
+from coic.views import make_views, Views
 from common import (
   configuration,
   distributed,
@@ -47,57 +48,6 @@ LOSSES: Mapping[str, Callable[[Any, Array, Array], Array]] = {
 
 # Global norm that the gradients of an exploded step are brought to.
 _EXPLODED_NORM = 1e-8
-
-
-class Views(NamedTuple):
-  """What the encoders compare, RGB in [0, 1].
-
-  Attributes:
-    query: rainy images, made small, float [b, h, w, 3].
-    key: the same, flipped, float [b, h, w, 3].
-    negatives: other rain and blurred scenes, float [b, n, h, w, 3].
-  """
-
-  query: Array
-  key: Array
-  negatives: Array
-
-
-def make_views(
-  rng: Array,
-  batch: Batch,
-  bank: negatives.RainBank | None,
-  *,
-  num_negatives: int = 4,
-  draws: negatives.Draws = 'independent',
-  axis_name: str | None = None,
-) -> tuple[Views, negatives.RainBank | None]:
-  """Makes query, key and negatives of a batch.
-
-  Args:
-    rng: key of the flips and blurs.
-    batch: `input` and `target` (crops), `whole_input` and `whole_target` (all
-      of the images, made as small), float RGB in [0, 1] [b, h, w, 3].
-    bank: rain of earlier batches, or None.
-    num_negatives: blurred scenes for each image; other rain is one more.
-    draws: see `negatives.detail_aware_negatives`.
-    axis_name: device axis over which foreign rain is looked for.
-
-  Returns:
-    The views, and the bank with this batch's rain.
-
-  Source: CoIC, rain-/detail-aware contrastive learning.
-  """
-  rng_key, rng_negatives = jax.random.split(rng)
-  query = batch['whole_input']
-  rain, bank = negatives.rain_aware_negative(
-    batch['input'], batch['target'], bank, axis_name=axis_name
-  )
-  detail = negatives.detail_aware_negatives(
-    rng_negatives, batch['whole_target'], count=num_negatives, draws=draws
-  )
-  key = negatives.random_flips(rng_key, query, draws=draws)
-  return Views(query, key, jnp.concatenate([rain[:, None], detail], 1)), bank
 
 
 def make_update(

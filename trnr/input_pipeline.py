@@ -95,14 +95,14 @@ def open_data(
       raise ValueError('config.data.num_held_out is for want of test pictures')
     _require_count(num_held_out, len(learn) - 1, 'num_held_out')
     kept = len(learn) - num_held_out
-    score = sources.Part(learn, range(kept, len(learn)))
-    learn = sources.Part(learn, range(kept))
+    score = pairs.Part(learn, range(kept, len(learn)))
+    learn = pairs.Part(learn, range(kept))
   if num_images:
     _require_count(num_images, len(learn), 'num_images')
-    learn = sources.Part(learn, range(num_images))
+    learn = pairs.Part(learn, range(num_images))
   if num_test_images:
     _require_count(num_test_images, len(score), 'num_test_images')
-    score = sources.Part(score, range(num_test_images))
+    score = pairs.Part(score, range(num_test_images))
   return learn, score
 
 

@@ -90,31 +90,6 @@ class Repeated:
     return self.source[range(len(self))[index] % len(self.source)]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Part:
-  """Some pairs in a row of another source.
-
-  Attributes:
-    source: the other source.
-    numbers: of the pairs there.
-  """
-
-  source: pairs.PairSource
-  numbers: range
-
-  @property
-  def names(self) -> tuple[str, ...]:
-    """Their names."""
-    names = self.source.names
-    return tuple(names[number] for number in self.numbers)
-
-  def __len__(self) -> int:
-    return len(self.numbers)
-
-  def __getitem__(self, index: int) -> Example:
-    return self.source[self.numbers[index]]
-
-
 def in_memory(source: pairs.PairSource) -> list[Example]:
   """All elements, decoded once."""
   return [source[index] for index in range(len(source))]

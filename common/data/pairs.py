@@ -63,37 +63,33 @@ class ArrayPairs:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class First:
-  """The first pairs of another source.
+class Part:
+  """Some pairs in a row of another source.
 
   Attributes:
     source: the other source.
-    count: how many, in 1..len(source).
-
-  Raises:
-    ValueError: the count is out of range.
+    numbers: of the pairs there.
   """
 
   source: PairSource
-  count: int
-
-  def __post_init__(self) -> None:
-    if not 1 <= self.count <= len(self.source):
-      raise ValueError(
-        f'count = {self.count} must be in 1..{len(self.source)}, the number '
-        'of pairs'
-      )
+  numbers: range
 
   @property
   def names(self) -> tuple[str, ...]:
     """Their names."""
-    return self.source.names[: self.count]
+    names = self.source.names
+    return tuple(names[number] for number in self.numbers)
 
   def __len__(self) -> int:
-    return self.count
+    return len(self.numbers)
 
   def __getitem__(self, index: int) -> Example:
-    return self.source[range(self.count)[index]]
+    return self.source[self.numbers[index]]
+
+
+def first(source: PairSource, count: int) -> PairSource:
+  """The first pairs of a source, at most `count`; 0 takes all."""
+  return Part(source, range(min(count, len(source)))) if count else source
 
 
 def in_memory(source: PairSource) -> ArrayPairs:

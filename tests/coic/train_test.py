@@ -10,6 +10,7 @@ import pytest
 
 from coic import convert, experiment, models, negatives, train
 from coic.encoder import Encoder
+from coic.views import Views
 from common import configuration, distributed, train_state
 from common.train_state import TrainState
 
@@ -80,7 +81,7 @@ def test_stored_steps(golden, rule_filled):
         ('im_negs', 2),
       )
     )
-    views = None if i == 0 else train.Views(query, key, negative)
+    views = None if i == 0 else Views(query, key, negative)
     state, metrics = update(state, image, target, views)
     np.testing.assert_allclose(
       metrics['restoration_loss'], arrays['base_loss'][i], atol=2e-5

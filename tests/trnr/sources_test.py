@@ -65,7 +65,7 @@ def test_repeated():
 def test_part():
   images = [np.full((2, 2, 3), i, np.uint8) for i in range(4)]
   whole = pairs.CleanArrays(images, ('a', 'b', 'c', 'd'))
-  part = sources.Part(whole, range(1, 3))
+  part = pairs.Part(whole, range(1, 3))
   assert part.names == ('b', 'c') and len(part) == 2
   assert [x['target'][0, 0, 0] for x in sources.in_memory(part)] == [1, 2]
   with pytest.raises(IndexError):

@@ -223,3 +223,13 @@ def test_shared_pairs(shared):
 def _folder(path):
   path.mkdir()
   return path
+
+
+def test_first_pairs_in_memory():
+  images = [np.full((2, 2, 3), i, np.uint8) for i in range(4)]
+  whole = pairs.ArrayPairs(images, images, ('a', 'b', 'c', 'd'))
+  assert pairs.first(whole, 0) is whole
+  assert pairs.first(whole, 9).names == whole.names
+  kept = pairs.in_memory(pairs.first(whole, 2))
+  assert isinstance(kept, pairs.ArrayPairs) and kept.names == ('a', 'b')
+  np.testing.assert_array_equal(kept[1]['target'], images[1])
