@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from coic import evaluate, models, schedules
+from coic import evaluate, models, rain_kernels, schedules
 from coic.encoder import Encoder
 from coic.negatives import RainBank
 from common import checkpoints, optimizers, train_state
@@ -175,9 +175,13 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     )
   model = config.model.to_dict()
   del model['weights']
+  # Not part of what describes the network: its weights have them.
+  start = {}
+  if path := model.pop('rain_kernels', ''):
+    start['dictionary_init'] = rain_kernels.read_dictionary(path)
   return Experiment(
     model=model,
-    network=models.create(**model),
+    network=models.create(**model, **start),
     encoder=Encoder(**config.encoder),
     train_pairs=mix(config),
     test_sets=open_sets(

@@ -6,6 +6,7 @@ array `C9` [3, 32, 9, 9]; `np.transpose(c9, (2, 3, 1, 0))` is the dictionary.
 """
 
 import math
+import os
 
 import flax.linen as nn
 import jax
@@ -94,6 +95,24 @@ def given_dictionary(kernels: ArrayLike) -> nn.initializers.Initializer:
     return _checked(kernels, shape, dtype)
 
   return initialise
+
+
+def read_dictionary(
+  path: str | os.PathLike[str],
+) -> nn.initializers.Initializer:
+  """Initialiser of a dictionary with the published kernels.
+
+  Args:
+    path: .npz file with the array `C9`, float [3, count, size, size].
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it has no such array, or as `given_dictionary`.
+  """
+  with np.load(path, allow_pickle=False) as arrays:
+    if 'C9' not in arrays:
+      raise ValueError(f'{path} has no array C9, but {sorted(arrays)}')
+    return given_dictionary(np.transpose(arrays['C9'], (2, 3, 1, 0)))
 
 
 def _checked(

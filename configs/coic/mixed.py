@@ -135,6 +135,9 @@ def get_config(arg: str = 'brn') -> ml_collections.ConfigDict:
   config.model.modulated = mode == 'coic'
   config.model.mask_layout = 'published'
   config.model.remat = False
+  if name == 'rcdnet':
+    # The published .npz of 32 kernels; without it, kernels are rendered.
+    config.model.rain_kernels = ''
   if smoke:
     config.model.update(_SMOKE_MODELS[name])
 

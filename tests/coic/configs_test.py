@@ -48,6 +48,7 @@ def test_config_resolves(case):
   )
   model = config.model.to_dict()
   del model['weights']
+  model.pop('rain_kernels', None)
   crop = config.data.crop
   params = {
     'network': shapes(models.create(**model), crop)['params'],

@@ -72,3 +72,14 @@ def test_errors():
     given(jax.random.key(0), (9, 9, 2, 3))
   with pytest.raises(ValueError, match=r'must be \[3, 5, 2, 3\]'):
     rain_kernels.rendered_dictionary(jax.random.key(0), (3, 5, 2, 3))
+
+
+def test_published_file(tmp_path):
+  kernels = np.arange(54, dtype=np.float64).reshape(3, 2, 3, 3)
+  np.savez(tmp_path / 'kernels.npz', C9=kernels)
+  init = rain_kernels.read_dictionary(tmp_path / 'kernels.npz')
+  dictionary = init(jax.random.key(0), (3, 3, 2, 3))
+  assert dictionary[1, 2, 0, 2] == kernels[2, 0, 1, 2]
+  np.savez(tmp_path / 'others.npz', C7=kernels)
+  with pytest.raises(ValueError, match=r"no array C9, but \['C7'\]"):
+    rain_kernels.read_dictionary(tmp_path / 'others.npz')
