@@ -37,6 +37,10 @@ _RULES: Mapping[str, Rules] = {
 }
 # By network, of the program that it comes from, where the names differ.
 _UPSTREAM_RULES: Mapping[str, Rules] = {'brn': brn.UPSTREAM_RULES}
+# By network, second names of parameters, and their first ones.
+_SHARED: Mapping[str, Mapping[str, str]] = {'dgunet': dgunet.SHARED}
+# Counters of PyTorch's BatchNorm, which nothing reads.
+_DERIVED = ('*.num_batches_tracked',)
 
 
 def from_torch(
@@ -68,14 +72,18 @@ def from_torch(
   size = getattr(model, 'fixed_size', None) or 128
   image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
   template = jax.eval_shape(model.init, jax.random.key(0), image)
+  tensors = dict(state_dict)
+  for second, first in _SHARED.get(name, {}).items():
+    if not np.array_equal(tensors.pop(second, None), tensors.get(first)):
+      raise ValueError(f'{second} must be there, and equal to {first}')
   found, differences = min(
     (
-      weight_conversion.from_torch(state_dict, template, rules)
+      weight_conversion.from_torch(tensors, template, rules)
       for rules in _fitting_rules(name, template)
     ),
     key=lambda result: len(result[1].missing),
   )
-  if differences:
+  if differences := differences.without(_DERIVED):
     raise ValueError(f'these tensors are not those of {name}:\n{differences}')
   return weight_conversion.unflatten(found)
 
@@ -106,7 +114,10 @@ def to_torch(
       f'{name!r} has no {naming} names; these have: '
       + ', '.join(tables[naming])
     )
-  return weight_conversion.to_torch(variables, tables[naming][name])
+  tensors = weight_conversion.to_torch(variables, tables[naming][name])
+  for second, first in _SHARED.get(name, {}).items():
+    tensors[second] = tensors[first]
+  return tensors
 
 
 def _fitting_rules(name: str, template: Variables) -> list[Rules]:

@@ -176,7 +176,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
   model = config.model.to_dict()
   del model['weights']
   # Not part of what describes the network: its weights have them.
-  start = {}
+  start: dict[str, Any] = {}
   if path := model.pop('rain_kernels', ''):
     start['dictionary_init'] = rain_kernels.read_dictionary(path)
   return Experiment(

@@ -20,6 +20,11 @@ TRAINING = (
   'compare',
   'analysis',
   'distillers',
+  'fit_embedding',
+  'input_pipeline',
+  'patches',
+  'sources',
+  'tasks',
 )
 COMMON_TRAINING = (
   'common.data',

@@ -83,8 +83,8 @@ def divergence(centres: np.ndarray, patches: np.ndarray) -> np.ndarray:
 
   Source: Ran et al., the program.
   """
-  shares, negative_entropy = _centre_terms(centres)
-  return negative_entropy[:, None] - shares @ _log_shares(patches).T
+  centre_shares, negative_entropy = _centre_terms(centres)
+  return negative_entropy[:, None] - centre_shares @ _log_shares(patches).T
 
 
 def cluster_patches(
@@ -181,13 +181,17 @@ def cluster_patches(
   )
 
 
+def shares(counts: np.ndarray) -> np.ndarray:
+  """Shares of counts [..., k], each of which is a little more than it was."""
+  smoothed = counts + _SMOOTHING
+  return smoothed / smoothed.sum(axis=-1, keepdims=True)
+
+
 def _centre_terms(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Shares p [m, k] and sum of p log2 p [m]."""
-  smoothed = counts + _SMOOTHING
-  shares = smoothed / smoothed.sum(axis=1, keepdims=True)
-  return shares, (shares * np.log2(shares)).sum(axis=1)
+  centre_shares = shares(counts)
+  return centre_shares, (centre_shares * np.log2(centre_shares)).sum(axis=1)
 
 
 def _log_shares(counts: np.ndarray) -> np.ndarray:
-  smoothed = counts + _SMOOTHING
-  return np.log2(smoothed / smoothed.sum(axis=1, keepdims=True))
+  return np.log2(shares(counts))

@@ -1,7 +1,7 @@
 """TRNR on embedded photos with rendered rain: five to learn from, two to test.
 
 Reproduces no published number: it is the smallest honest run of the method,
-on natural photos that need no download. About 3 minutes on 2 CPU cores.
+on natural photos that need no download. About 5 minutes of processor time.
 
   python -m trnr.compare --config configs/trnr/photos.py \
     --workdir runs/photos --samplings rcs,rbs1 --seeds 0

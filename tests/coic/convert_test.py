@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from coic import convert, models
+from coic.encoder import Encoder
 from common import checkpoints, weight_conversion
 
 PUBLISHED = {'coic': 'brn_coic.npz', 'upstream': 'brn_baseline.npz'}
@@ -109,3 +110,25 @@ def test_command_reports_what_is_wrong(
   with pytest.raises(SystemExit):
     convert.main([str(tmp_path / source), target, '--model', 'brn'])
   assert message in capsys.readouterr().err
+
+
+def test_a_parameter_with_two_names(narrow):
+  options = narrow('dgunet')
+  variables = random_variables('dgunet', modulated=False, **options)
+  state_dict = convert.to_torch('dgunet', variables)
+  first, second = (f'shallow_feat{i}.1.body.1.weight' for i in (1, 7))
+  np.testing.assert_array_equal(state_dict[first], state_dict[second])
+  state_dict[second] = state_dict[second] + 1
+  with pytest.raises(ValueError, match=f'{second} must be there, and equal'):
+    convert.from_torch('dgunet', state_dict, **options)
+
+
+def test_counters_of_batch_norm_are_left_out():
+  encoder = Encoder(features=2, embedding_features=4)
+  image = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
+  shapes = jax.eval_shape(encoder.init, jax.random.key(0), image)
+  variables = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes)
+  tensors = convert.to_torch('encoder', variables)
+  tensors['resblock.0.block.1.num_batches_tracked'] = np.array(9)
+  options = {'features': 2, 'embedding_features': 4}
+  assert_same(convert.from_torch('encoder', tensors, **options), variables)
