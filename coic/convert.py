@@ -74,7 +74,8 @@ def from_torch(
   template = jax.eval_shape(model.init, jax.random.key(0), image)
   tensors = dict(state_dict)
   for second, first in _SHARED.get(name, {}).items():
-    if not np.array_equal(tensors.pop(second, None), tensors.get(first)):
+    copy = tensors.pop(second, np.zeros(0))
+    if not np.array_equal(copy, tensors.get(first, np.zeros(1))):
       raise ValueError(f'{second} must be there, and equal to {first}')
   found, differences = min(
     (

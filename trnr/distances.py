@@ -3,6 +3,8 @@
 Histograms are counts, as `trnr.clustering.histograms` makes them.
 """
 
+from typing import Any
+
 import numpy as np
 
 from trnr import clustering
@@ -71,6 +73,8 @@ def l1_distance(
 
   Source: Ran et al., the program.
   """
-  kind = np.uint8 if wrapped else np.float64
-  difference = first.astype(kind)[:, None] - second.astype(kind)[None]
+  kind: type[Any] = np.uint8 if wrapped else np.float64
+  difference = np.subtract(
+    first.astype(kind)[:, None], second.astype(kind)[None]
+  )
   return np.abs(difference).sum((2, 3, 4), dtype=np.float64) / 256
