@@ -1,3 +1,15 @@
 """Image deraining on mixed data, with kernels that follow the image (CoIC)."""
 
-__all__: list[str] = []
+from coic.encoder import Encoder
+from coic.modulation import (
+  ContextBranch,
+  ModulatedConv,
+  ModulatedConvTranspose,
+)
+
+__all__ = [
+  'ContextBranch',
+  'Encoder',
+  'ModulatedConv',
+  'ModulatedConvTranspose',
+]

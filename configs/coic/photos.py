@@ -19,7 +19,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   if arg not in ('', 'smoke'):
     raise ValueError(f"argument {arg!r} must be empty or 'smoke'")
   smoke = arg == 'smoke'
-  num_steps = 4 if smoke else 240
+  num_steps = 4 if smoke else 180
 
   config = ml_collections.ConfigDict()
   config.seed = 0
