@@ -324,6 +324,7 @@ def test_the_recursion(narrow):
   assert all(x.dtype == jnp.float32 for x in outputs.values())
 
 
+@pytest.mark.slow  # Compiles for a minute.
 def test_bfloat16_computes_and_gives_float32(narrow):
   variables, image, z = narrow
   half = apply(NARROW(dtype=jnp.bfloat16), variables, image, z)['restored']
@@ -342,6 +343,7 @@ def test_gradients_of_constant_images_are_finite(narrow):
       assert np.isfinite(gradient).all(), path
 
 
+@pytest.mark.slow  # Compiles for a minute.
 def test_rematerialised_and_without_z(narrow):
   variables, image, z = narrow
   args = variables['params'], image, 1 - image

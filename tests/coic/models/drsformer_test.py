@@ -352,11 +352,11 @@ def test_names_round_trip():
 @pytest.mark.parametrize(
   ('options', 'image', 'match'),
   [
-    ({}, (1, 8, 9, 3), r'image \[1, 8, 9, 3\] must have sides.* of 2'),
+    ({}, (1, 8, 9, 3), r'image \[1, 8, 9, 3\] must be divisible by 2'),
     (
       {'blocks': (1,) * 4, 'heads': (1,) * 4},
       (1, 12, 8, 3),
-      r'image \[1, 12, 8, 3\] must have sides.* of 8',
+      r'image \[1, 12, 8, 3\] must be divisible by 8',
     ),
     ({'heads': (1, 1, 2)}, (1, 8, 8, 3), 'must be of as many levels'),
     ({'heads': (1, 8)}, (1, 8, 8, 3), '8 heads do not divide 8 features into'),
