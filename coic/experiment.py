@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import optax
 from coic import evaluate, models, rain_kernels, schedules
 from coic.encoder import Encoder
 from coic.negatives import RainBank
-from common import checkpoints, optimizers, train_state
+from common import checkpoints, distributed, optimizers, train_state
 from common.array_types import Array, PyTree
 from common.data import (
   derain_sets,
@@ -26,8 +26,7 @@ from common.data.pairs import PairSource
 from common.data.transforms import Chain, Transform
 from common.train_state import TrainState
 
-RainSearch = Literal['per_device', 'global']
-RAIN_SEARCHES = ('per_device', 'global')
+STATISTICS = ('per_device', 'global')
 
 # Modules that the first stage of training leaves alone, by name.
 _LATE_MODULES = {'encoder', 'generator', 'context'}
@@ -167,22 +166,24 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     FileNotFoundError: data or weights are absent.
     ValueError: a config value does not fit; names the field.
   """
-  block = config.contrast
-  if block.rain_search not in RAIN_SEARCHES:
-    raise ValueError(
-      f'config.contrast.rain_search {block.rain_search!r} must be one of '
-      f'{[*RAIN_SEARCHES]}'
-    )
+  for field in ('contrast.rain_search', 'train.batch_norm'):
+    block, name = field.split('.')
+    if (value := config[block][name]) not in STATISTICS:
+      raise ValueError(
+        f'config.{field} {value!r} must be one of {[*STATISTICS]}'
+      )
   model = config.model.to_dict()
   del model['weights']
   # Not part of what describes the network: its weights have them.
   start: dict[str, Any] = {}
   if path := model.pop('rain_kernels', ''):
     start['dictionary_init'] = rain_kernels.read_dictionary(path)
+  over_devices = config.train.batch_norm == 'global'
+  axis_name = distributed.AXIS_NAME if over_devices else None
   return Experiment(
     model=model,
-    network=models.create(**model, **start),
-    encoder=Encoder(**config.encoder),
+    network=models.create(**model, **start, axis_name=axis_name),
+    encoder=Encoder(**config.encoder, axis_name=axis_name),
     train_pairs=mix(config),
     test_sets=open_sets(
       config.data.test_sets, count=config.data.num_test_images

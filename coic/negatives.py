@@ -15,7 +15,7 @@ from common.array_types import (
   require_rank,
   require_same_shape,
 )
-from common.distributed import all_rows
+from common.distributed import all_rows, axis_size, own_rows
 
 Draws = Literal['independent', 'shared']
 
@@ -117,9 +117,16 @@ def rain_aware_negative(
   return (target + layers[farthest]).clip(0.0, 1.0), bank
 
 
-@functools.partial(jax.jit, static_argnames=('count', 'draws'), inline=True)
+@functools.partial(
+  jax.jit, static_argnames=('count', 'draws', 'axis_name'), inline=True
+)
 def detail_aware_negatives(
-  rng: Array, target: Array, *, count: int = 4, draws: Draws = 'independent'
+  rng: Array,
+  target: Array,
+  *,
+  count: int = 4,
+  draws: Draws = 'independent',
+  axis_name: str | None = None,
 ) -> Array:
   """Clean pictures that have lost details: blurred, then flipped.
 
@@ -133,6 +140,7 @@ def detail_aware_negatives(
       is the default. 'shared' is what the published program does: it draws
       one sigma and one pair of flips for the whole batch, so that the
       negatives of a picture are copies of one.
+    axis_name: see `random_flips`.
 
   Returns:
     RGB in [0, 1], float32 or better [b, count, h, w, 3].
@@ -153,19 +161,26 @@ def detail_aware_negatives(
   copies = target if shared else jnp.repeat(target, count, axis=0)
   rng_blur, rng_flips = jax.random.split(rng)
   low, high = _BLUR_RANGE
+  number = len(copies) * axis_size(axis_name)
   sigma = jax.random.uniform(
-    rng_blur, () if shared else (len(copies),), minval=low, maxval=high
+    rng_blur, () if shared else (number,), minval=low, maxval=high
   )
+  if not shared:
+    sigma = own_rows(sigma, axis_name)
   blurred = image_ops.gaussian_blur(copies, sigma)
-  blurred = random_flips(rng_flips, blurred, draws=draws)
+  blurred = random_flips(rng_flips, blurred, draws=draws, axis_name=axis_name)
   if shared:
     blurred = jnp.repeat(blurred, count, axis=0)
   return blurred.reshape(batch, count, *target.shape[1:])
 
 
-@functools.partial(jax.jit, static_argnames=('draws',), inline=True)
+@functools.partial(jax.jit, static_argnames=('draws', 'axis_name'), inline=True)
 def random_flips(
-  rng: Array, image: Array, *, draws: Draws = 'independent'
+  rng: Array,
+  image: Array,
+  *,
+  draws: Draws = 'independent',
+  axis_name: str | None = None,
 ) -> Array:
   """Flips pictures left-right or not, and up-down or not, evenly.
 
@@ -174,6 +189,9 @@ def random_flips(
     image: float [b, h, w, c].
     draws: 'independent' draws for each picture; 'shared' draws once for the
       whole batch, as the published program does.
+    axis_name: device axis that the batch extends over. With the same `rng` on
+      all devices, each picture gets what it would get on one device that has
+      the whole batch.
 
   Returns:
     Float [b, h, w, c].
@@ -186,10 +204,13 @@ def random_flips(
   Source: CoIC, the published program.
   """
   _check(image, draws)
-  number = 1 if draws == 'shared' else len(image)
+  shared = draws == 'shared'
+  number = 1 if shared else len(image) * axis_size(axis_name)
   for axis, flipped in zip(
     (2, 1), jax.random.bernoulli(rng, shape=(2, number)), strict=True
   ):
+    if not shared:
+      flipped = own_rows(flipped, axis_name)
     image = jnp.where(
       flipped[:, None, None, None], jnp.flip(image, axis), image
     )

@@ -14,7 +14,7 @@ from coic import evaluate, experiment, losses, negatives
 from coic.contrast import contrast
 from coic.encoder import Encoder
 from coic.models import Backbone
-from coic.views import make_views, Views
+from coic.views import make_views, RainSearch, Views
 from common import (
   configuration,
   distributed,
@@ -99,7 +99,7 @@ def make_update(
   def update(
     state: TrainState, image: Array, target: Array, views: Views | None = None
   ) -> tuple[TrainState, dict[str, Array]]:
-    _, rng = _step_keys(state, axis_name)
+    rng = distributed.device_key(_step_keys(state)[1], axis_name)
 
     def loss_fn(params: PyTree) -> tuple[Array, Any]:
       model_state = dict(state.model_state)
@@ -186,7 +186,7 @@ def make_train_step(
   *,
   num_negatives: int = 4,
   draws: negatives.Draws = 'independent',
-  rain_search: experiment.RainSearch = 'per_device',
+  rain_search: RainSearch = 'per_device',
   axis_name: str | None = None,
   **options: Any,
 ) -> Step:
@@ -213,7 +213,6 @@ def make_train_step(
     ValueError: there is no such loss.
   """
   update = make_update(network, encoder, tx, axis_name=axis_name, **options)
-  search_axis = axis_name if rain_search == 'global' else None
   own_axis = axis_name if rain_search == 'per_device' else None
 
   def step(
@@ -222,7 +221,7 @@ def make_train_step(
     batch = {key: image_ops.as_float(images) for key, images in batch.items()}
     views = None
     if 'whole_input' in batch:
-      rng, _ = _step_keys(state, axis_name)
+      rng, _ = _step_keys(state)
       banks = state.model_state.get('rain', {}).get('banks')
       views, bank = make_views(
         rng,
@@ -230,7 +229,8 @@ def make_train_step(
         _own_bank(banks, own_axis),
         num_negatives=num_negatives,
         draws=draws,
-        axis_name=search_axis,
+        rain_search=rain_search,
+        axis_name=axis_name,
       )
       if bank is not None:
         banks = jax.tree.map(
@@ -243,10 +243,9 @@ def make_train_step(
   return step
 
 
-def _step_keys(state: TrainState, axis_name: str | None) -> Array:
-  """Keys of a step on this device: of the views, and of the network."""
-  rng = jax.random.fold_in(state.rng, state.step)
-  return jax.random.split(distributed.device_key(rng, axis_name))
+def _step_keys(state: TrainState) -> Array:
+  """Keys of a step: of the views, and of the network."""
+  return jax.random.split(jax.random.fold_in(state.rng, state.step))
 
 
 def _own_bank(

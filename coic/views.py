@@ -1,12 +1,14 @@
 """The pictures that the two encoders compare."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from coic import negatives
 from common.array_types import Array, Batch
+
+RainSearch = Literal['per_device', 'global']
 
 
 class Views(NamedTuple):
@@ -30,18 +32,22 @@ def make_views(
   *,
   num_negatives: int = 4,
   draws: negatives.Draws = 'independent',
+  rain_search: RainSearch = 'per_device',
   axis_name: str | None = None,
 ) -> tuple[Views, negatives.RainBank | None]:
   """Makes query, key and negatives of a batch.
 
   Args:
-    rng: key of the flips and blurs.
+    rng: key of the flips and blurs, the same on all devices.
     batch: `input` and `target` (crops), `whole_input` and `whole_target` (all
       of the images, made as small), float RGB in [0, 1] [b, h, w, 3].
     bank: rain of earlier batches, or None.
     num_negatives: blurred scenes for each image; other rain is one more.
     draws: see `negatives.detail_aware_negatives`.
-    axis_name: device axis over which foreign rain is looked for.
+    rain_search: whether foreign rain is looked for among the pictures of this
+      device, with a bank of its own, or among those of all, with one bank.
+    axis_name: device axis of the batch; None on one device. Draws are those of
+      one device that has the whole batch.
 
   Returns:
     The views, and the bank with this batch's rain.
@@ -51,10 +57,17 @@ def make_views(
   rng_key, rng_negatives = jax.random.split(rng)
   query = batch['whole_input']
   rain, bank = negatives.rain_aware_negative(
-    batch['input'], batch['target'], bank, axis_name=axis_name
+    batch['input'],
+    batch['target'],
+    bank,
+    axis_name=axis_name if rain_search == 'global' else None,
   )
   detail = negatives.detail_aware_negatives(
-    rng_negatives, batch['whole_target'], count=num_negatives, draws=draws
+    rng_negatives,
+    batch['whole_target'],
+    count=num_negatives,
+    draws=draws,
+    axis_name=axis_name,
   )
-  key = negatives.random_flips(rng_key, query, draws=draws)
+  key = negatives.random_flips(rng_key, query, draws=draws, axis_name=axis_name)
   return Views(query, key, jnp.concatenate([rain[:, None], detail], 1)), bank

@@ -44,9 +44,23 @@ def all_rows(x: jax.Array, axis_name: str | None) -> jax.Array:
   """
   if axis_name is None:
     return x
-  slots = jnp.zeros((jax.lax.axis_size(axis_name), *x.shape), x.dtype)
+  slots = jnp.zeros((axis_size(axis_name), *x.shape), x.dtype)
   slots = slots.at[jax.lax.axis_index(axis_name)].set(x)
   return psum(slots, axis_name).reshape(-1, *x.shape[1:])
+
+
+def axis_size(axis_name: str | None) -> int:
+  """Number of devices of `axis_name`; 1 for None."""
+  return 1 if axis_name is None else jax.lax.axis_size(axis_name)
+
+
+def own_rows(x: jax.Array, axis_name: str | None) -> jax.Array:
+  """This device's rows of [devices * rows, ...]; the inverse of `all_rows`."""
+  if axis_name is None:
+    return x
+  rows = len(x) // axis_size(axis_name)
+  start = jax.lax.axis_index(axis_name) * rows
+  return jax.lax.dynamic_slice_in_dim(x, start, rows)
 
 
 def device_key(rng: jax.Array, axis_name: str | None) -> jax.Array:

@@ -31,6 +31,8 @@ class Backbone(nn.Module):
     dtype: of the computation, bfloat16 say; None means float32.
     remat: compute the repeated parts again in the backward pass instead of
       keeping what is inside them, which saves memory.
+    axis_name: device axis to take BatchNorm statistics over; None means this
+      device's batch.
   """
 
   modulated: bool = True
@@ -39,6 +41,7 @@ class Backbone(nn.Module):
   unused_generators: bool = False
   dtype: jax.typing.DTypeLike | None = None
   remat: bool = False
+  axis_name: str | None = None
 
   @property
   def side_multiple(self) -> int:

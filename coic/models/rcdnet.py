@@ -167,8 +167,6 @@ class RCDNet(Backbone):
     extra_features: channels that go along with the background.
     blocks: residual blocks of each proximal network.
     kernel_size: rows and columns of a kernel, odd.
-    axis_name: device axis to take batch statistics over; None means this
-      device's batch.
     dictionary_init: initialiser of the two dictionaries, [kernel_size,
       kernel_size, maps, 3]; see `coic.rain_kernels`.
 
@@ -185,7 +183,6 @@ class RCDNet(Backbone):
   extra_features: int = 32
   blocks: int = 4
   kernel_size: int = 9
-  axis_name: str | None = None
   dictionary_init: nn.initializers.Initializer = rendered_dictionary
 
   @nn.compact

@@ -117,6 +117,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     num_steps if smoke else 100 if photos else 2_000
   )
   config.train.parallelism = 'shard_map'
+  config.train.batch_norm = 'per_device'
   config.train.tensorboard = False
 
   config.eval = ml_collections.ConfigDict()

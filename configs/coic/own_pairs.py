@@ -102,6 +102,7 @@ def get_config(arg: str = '2') -> ml_collections.ConfigDict:
   config.train.eval_every_steps = num_steps if smoke else 5_000
   config.train.save_every_steps = num_steps if smoke else 1_000
   config.train.parallelism = 'shard_map'
+  config.train.batch_norm = 'per_device'
   config.train.tensorboard = False
 
   config.eval = ml_collections.ConfigDict()

@@ -88,6 +88,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.train.eval_every_steps = num_steps
   config.train.save_every_steps = num_steps
   config.train.parallelism = 'shard_map'
+  config.train.batch_norm = 'per_device'
   config.train.tensorboard = False
 
   config.eval = ml_collections.ConfigDict()

@@ -18,8 +18,9 @@ MIXED = [f'{name}{rest}' for name in models.names() for rest in ('', ',smoke')]
 MIXED += ['brn,baseline', 'drsformer,mended,smoke', 'idt,mended,smoke']
 MIXED += ['brn,spa']
 CASES = [f'mixed.py:{arg}' for arg in MIXED]
-CASES += [f'{name}.py:smoke' for name in ('photos', 'own_pairs')]
-CASES += ['photos.py', 'own_pairs.py:3', 'encoder_for_brn.py']
+NAMES = ('photos', 'own_pairs', 'mixed_small')
+CASES += [f'{name}.py:smoke' for name in NAMES]
+CASES += ['photos.py', 'own_pairs.py:3', 'mixed_small.py', 'encoder_for_brn.py']
 CASES += ['encoder_for_brn.py:photos', 'encoder_for_brn.py:smoke']
 
 
@@ -35,8 +36,9 @@ def test_config_resolves(case):
   assert config.is_locked
   assert config.train.parallelism in distributed.PARALLELISMS
   assert config.loss.name in train.LOSSES
-  assert config.contrast.rain_search in experiment.RAIN_SEARCHES
+  assert config.contrast.rain_search in experiment.STATISTICS
   assert set(config.eval.protocols) <= metrics.PROTOCOLS.keys()
+  assert config.train.batch_norm in experiment.STATISTICS
   assert config.contrast.rain_bank % config.train.batch_size == 0
   known = {*derain_sets.LAYOUTS, 'pairs', 'photos'}
   for block in (config.data.train_sets, config.data.test_sets):

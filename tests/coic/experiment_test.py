@@ -63,10 +63,16 @@ def test_real_pairs_are_half():
   assert mixed.counts == (1, 1, 2)
 
 
-def test_wrong_search():
-  changes = {'contrast.rain_search': 'local'}
-  with pytest.raises(ValueError, match=r"rain_search 'local' must be one of"):
-    experiment.build(smoke_config(**changes))
+@pytest.mark.parametrize('field', ['contrast.rain_search', 'train.batch_norm'])
+def test_wrong_statistics(field):
+  with pytest.raises(ValueError, match=rf"{field} 'local' must be one of"):
+    experiment.build(smoke_config(**{field: 'local'}))
+
+
+def test_batch_norm_over_all_devices():
+  changes = {'train.batch_norm': 'global'}
+  parts = experiment.build(smoke_config(**changes))
+  assert parts.network.axis_name == parts.encoder.axis_name == 'batch'
 
 
 def test_no_sets():
