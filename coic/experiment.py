@@ -13,8 +13,14 @@ import optax
 from coic import evaluate, models, rain_kernels, schedules
 from coic.encoder import Encoder
 from coic.negatives import RainBank
-from common import checkpoints, distributed, optimizers, train_state
-from common.array_types import Array, PyTree
+from common import (
+  checkpoints,
+  configuration,
+  distributed,
+  optimizers,
+  train_state,
+)
+from common.array_types import Array, compute_dtype, PyTree
 from common.data import (
   derain_sets,
   mixture,
@@ -25,8 +31,6 @@ from common.data import (
 from common.data.pairs import PairSource
 from common.data.transforms import Chain, Transform
 from common.train_state import TrainState
-
-STATISTICS = ('per_device', 'global')
 
 # Modules that the first stage of training leaves alone, by name.
 _LATE_MODULES = {'encoder', 'generator', 'context'}
@@ -166,24 +170,25 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     FileNotFoundError: data or weights are absent.
     ValueError: a config value does not fit; names the field.
   """
-  for field in ('contrast.rain_search', 'train.batch_norm'):
-    block, name = field.split('.')
-    if (value := config[block][name]) not in STATISTICS:
-      raise ValueError(
-        f'config.{field} {value!r} must be one of {[*STATISTICS]}'
-      )
+  configuration.choice(config, 'contrast.rain_search', distributed.STATISTICS)
+  over_devices = (
+    configuration.choice(config, 'train.batch_norm', distributed.STATISTICS)
+    == 'global'
+  )
   model = config.model.to_dict()
   del model['weights']
   # Not part of what describes the network: its weights have them.
   start: dict[str, Any] = {}
   if path := model.pop('rain_kernels', ''):
     start['dictionary_init'] = rain_kernels.read_dictionary(path)
-  over_devices = config.train.batch_norm == 'global'
-  axis_name = distributed.AXIS_NAME if over_devices else None
+  options: dict[str, Any] = {
+    'axis_name': distributed.AXIS_NAME if over_devices else None,
+    'dtype': compute_dtype(config.train.dtype),
+  }
   return Experiment(
     model=model,
-    network=models.create(**model, **start, axis_name=axis_name),
-    encoder=Encoder(**config.encoder, axis_name=axis_name),
+    network=models.create(**model, **start, **options),
+    encoder=Encoder(**config.encoder, **options),
     train_pairs=mix(config),
     test_sets=open_sets(
       config.data.test_sets, count=config.data.num_test_images

@@ -19,16 +19,15 @@ from common import (
   configuration,
   distributed,
   image_ops,
-  train_state,
+  steps,
   training_loop,
 )
 from common.array_types import Array, Batch, PyTree
 from common.checkpoints import export_model
+from common.steps import Found, Step
 from common.train_state import TrainState
 
 _LOGGER = logging.getLogger(__name__)
-
-Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 
 # By name, of outputs, rainy and clean images; see `coic.losses`.
 LOSSES: Mapping[str, Callable[[Any, Array, Array], Array]] = {
@@ -62,8 +61,9 @@ def make_update(
   freeze_network: bool = False,
   explosion_limit: float | None = None,
   skip_non_finite: bool = False,
+  accumulation_steps: int = 1,
   axis_name: str | None = None,
-) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+) -> Step:
   """Builds the update of network and encoder, for jit, shard_map and pmap.
 
   The entries of the state's parameters are `network` and `encoder`; of its
@@ -82,6 +82,8 @@ def make_update(
       all but vanish.
     skip_non_finite: leave the state as it is where a gradient is not finite;
       the metric `skipped` says so.
+    accumulation_steps: parts of the batch, one after another, to save memory;
+      see `common.steps`.
     axis_name: device axis to average over; None on one device.
 
   Returns:
@@ -96,20 +98,24 @@ def make_update(
     raise ValueError(f'loss {loss!r} must be one of {[*LOSSES]}')
   loss_of = LOSSES[loss]
 
-  def update(
+  def find(
     state: TrainState, image: Array, target: Array, views: Views | None = None
-  ) -> tuple[TrainState, dict[str, Array]]:
-    rng = distributed.device_key(_step_keys(state)[1], axis_name)
+  ) -> Found:
+    dropout = distributed.device_key(_step_keys(state)[1], axis_name)
+    momentum_params = state.model_state['momentum_encoder']['params']
 
-    def loss_fn(params: PyTree) -> tuple[Array, Any]:
-      model_state = dict(state.model_state)
+    def loss_fn(
+      params: PyTree, model_state: PyTree, batch: Any, part: Array | int
+    ) -> tuple[dict[str, Array], PyTree]:
+      image, target, views = batch
+      model_state = dict(model_state)
       z, terms = None, {}
       if views is not None:
         contrasted = contrast(
           encoder,
           params['encoder'],
           model_state['encoder']['batch_stats'],
-          model_state['momentum_encoder']['params'],
+          momentum_params,  # Moves once in a step, whatever the parts.
           model_state['momentum_encoder']['batch_stats'],
           *views,
           momentum=momentum,
@@ -131,38 +137,41 @@ def make_update(
         z,
         train=True,
         all_outputs=True,
-        rngs={'dropout': rng},
+        rngs={'dropout': jax.random.fold_in(dropout, part)},
         mutable=list(model_state['network']),
       )
       terms['restoration_loss'] = loss_of(outputs, image, target).mean()
       terms['loss'] = terms['restoration_loss']
       if views is not None:
         terms['loss'] += contrastive_weight * terms['contrastive_loss']
-      largest = jnp.abs(outputs['restored']).max()
-      terms = distributed.pmean(terms, axis_name)
-      model_state = train_state.average_statistics(model_state, axis_name)
-      return terms['loss'], (terms, model_state, largest)
+      if explosion_limit is not None:
+        largest = jnp.abs(outputs['restored']).max()
+        terms['exploded'] = jnp.float32(largest > explosion_limit)
+      return terms, model_state
 
-    gradients, (terms, model_state, largest) = jax.grad(loss_fn, has_aux=True)(
-      state.params
+    return steps.differentiate(
+      loss_fn,
+      state.params,
+      state.model_state,
+      (image, target, views),
+      accumulation_steps=accumulation_steps,
+      axis_name=axis_name,
     )
-    gradients = distributed.pmean(gradients, axis_name)
-    norm = optax.tree.norm(gradients)
-    metrics = terms | {
-      'gradient_norm': norm,
-      'parameter_norm': optax.tree.norm(state.params),
-    }
+
+  def update(
+    state: TrainState, found: Found
+  ) -> tuple[TrainState, dict[str, Array]]:
+    metrics = found.terms | steps.norms(state, found)
+    gradients, norm = found.gradients, metrics['gradient_norm']
     if explosion_limit is not None:
-      if axis_name is not None:
-        largest = jax.lax.pmax(largest, axis_name)
-      scale = jnp.where(
-        largest > explosion_limit, jnp.minimum(1, _EXPLODED_NORM / norm), 1
-      )
+      # On one device or in one part is enough.
+      exploded = metrics['exploded'] > 0
+      scale = jnp.where(exploded, jnp.minimum(1, _EXPLODED_NORM / norm), 1)
       gradients = jax.tree.map(lambda g: scale * g, gradients)
-      metrics['exploded'] = jnp.float32(largest > explosion_limit)
-    new = state.apply_gradients(gradients, model_state, tx)
+      metrics['exploded'] = jnp.float32(exploded)
+    new = state.apply_gradients(gradients, found.model_state, tx)
     if skip_non_finite:
-      finite = jnp.isfinite(norm) & jnp.isfinite(terms['loss'])
+      finite = jnp.isfinite(norm) & jnp.isfinite(metrics['loss'])
       new = new.replace(
         **{
           field: jax.tree.map(
@@ -176,7 +185,7 @@ def make_update(
       metrics[training_loop.SKIPPED] = jnp.float32(~finite)
     return new, metrics
 
-  return update
+  return Step(find, update)
 
 
 def make_train_step(
@@ -212,19 +221,16 @@ def make_train_step(
   Raises:
     ValueError: there is no such loss.
   """
-  update = make_update(network, encoder, tx, axis_name=axis_name, **options)
+  with_views = make_update(network, encoder, tx, axis_name=axis_name, **options)
   own_axis = axis_name if rain_search == 'per_device' else None
 
-  def step(
-    state: TrainState, batch: Batch
-  ) -> tuple[TrainState, dict[str, Array]]:
+  def find(state: TrainState, batch: Batch) -> Found:
     batch = {key: image_ops.as_float(images) for key, images in batch.items()}
-    views = None
+    views, model_state = None, dict(state.model_state)
     if 'whole_input' in batch:
-      rng, _ = _step_keys(state)
-      banks = state.model_state.get('rain', {}).get('banks')
+      banks = model_state.get('rain', {}).get('banks')
       views, bank = make_views(
-        rng,
+        _step_keys(state)[0],
         batch,
         _own_bank(banks, own_axis),
         num_negatives=num_negatives,
@@ -236,11 +242,15 @@ def make_train_step(
         banks = jax.tree.map(
           lambda x: distributed.all_rows(x[None], own_axis), bank
         )
-        model_state = {**state.model_state, 'rain': {'banks': banks}}
-        state = state.replace(model_state=model_state)
-    return update(state, batch['input'], batch['target'], views)
+        model_state['rain'] = {'banks': banks}
+    return with_views.find(
+      state.replace(model_state=model_state),
+      batch['input'],
+      batch['target'],
+      views,
+    )
 
-  return step
+  return Step(find, with_views.update)
 
 
 def _step_keys(state: TrainState) -> Array:
@@ -283,7 +293,11 @@ def train_and_evaluate(
   batch_size = config.train.batch_size
   distributed.require_divisible(batch_size, mesh)
   parts = experiment.build(config)
-  state = distributed.replicate(parts.initial_state(mesh.size), mesh)
+  state = distributed.place(
+    parts.initial_state(mesh.size),
+    mesh,
+    shard_optimizer=config.train.shard_optimizer,
+  )
   count = sum(x.size for x in jax.tree.leaves(state.params['network']))
   _LOGGER.info(
     '%s: %d parameters, %d pairs to learn from, %d devices, in %s',
@@ -294,7 +308,7 @@ def train_and_evaluate(
     workdir,
   )
   parallelism = config.train.parallelism
-  step_fn = distributed.map_step(
+  step_fn = steps.map_step(
     make_train_step(
       parts.network,
       parts.encoder,
@@ -309,11 +323,13 @@ def train_and_evaluate(
       num_negatives=config.contrast.num_negatives,
       draws=config.contrast.draws,
       rain_search=config.contrast.rain_search,
+      accumulation_steps=config.train.accumulation_steps,
       axis_name=distributed.AXIS_NAME,
     ),
     mesh,
     parallelism=parallelism,
     donate_state=True,
+    shard_optimizer=config.train.shard_optimizer,
   )
 
   def score(state: TrainState) -> dict[str, float]:

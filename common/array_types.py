@@ -52,3 +52,22 @@ def require_same_batch(**arrays: Array) -> None:
 def at_least_float32(x: Array) -> Array:
   """Casts low-precision floats up; leaves float32 and float64 as they are."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def compute_dtype(name: str) -> Any:
+  """The `dtype` of modules for a name, as configs have it.
+
+  Args:
+    name: 'float32' or 'bfloat16'.
+
+  Returns:
+    None, which leaves modules at the precision of their parameters, or
+    bfloat16.
+
+  Raises:
+    ValueError: another name.
+  """
+  dtypes = {'float32': None, 'bfloat16': jnp.bfloat16}
+  if name not in dtypes:
+    raise ValueError(f'dtype {name!r} must be one of {", ".join(dtypes)}')
+  return dtypes[name]

@@ -73,6 +73,32 @@ def require_field(config: ml_collections.ConfigDict, name: str) -> None:
     block = block[part]
 
 
+def choice(
+  config: ml_collections.ConfigDict, name: str, valid: Sequence[str]
+) -> str:
+  """A field that has one of a few values.
+
+  Args:
+    config: the config.
+    name: of the field, with dots.
+    valid: the values that it may have.
+
+  Returns:
+    The value.
+
+  Raises:
+    ValueError: the field has another one; names both.
+  """
+  value: Any = config
+  for part in name.split('.'):
+    value = value[part]
+  if value not in valid:
+    raise ValueError(
+      f'config.{name} {value!r} must be one of {", ".join(valid)}'
+    )
+  return value
+
+
 def parse_flags(arguments: list[str]) -> list[str]:
   """Parses flags for `app.run`, with one clear line for a wrong config.
 

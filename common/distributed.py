@@ -1,17 +1,6 @@
-"""Meshes, collectives, and one way to run a step on many devices.
+"""Meshes, collectives, and where arrays of a run lie."""
 
-A *step* is a function `step(state, batch, *constants)` that sees one device's
-share of the batch, takes means over the axis `AXIS_NAME`, and returns values
-that are the same on every device. `map_step` runs it on a mesh.
-
-A step that differentiates takes the mean over devices twice: of the loss inside
-the function that it differentiates, and of the gradients. Without the first,
-`shard_map` sums the gradients of replicated parameters over devices while the
-loss looks right.
-"""
-
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -24,6 +13,8 @@ from common.array_types import PyTree
 
 AXIS_NAME = 'batch'
 PARALLELISMS = ('shard_map', 'pmap')
+# Whether what couples examples couples those of a device, or of the batch.
+STATISTICS = ('per_device', 'global')
 
 
 def pmean(tree: PyTree, axis_name: str | None) -> PyTree:
@@ -104,11 +95,51 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
   """Puts the same value on every device of the mesh."""
-  sharding = NamedSharding(mesh, PartitionSpec())
+  return _put(tree, NamedSharding(mesh, PartitionSpec()), mesh)
+
+
+def layout(state: Any, mesh: Mesh, *, shard_optimizer: bool = False) -> Any:
+  """Where the arrays of a training state lie.
+
+  Args:
+    state: a `TrainState`.
+    mesh: from `make_mesh`.
+    shard_optimizer: split each array of the optimiser's state over the devices,
+      along its longest dimension that they divide (ZeRO, stage 1); arrays
+      without such a dimension, and all others, are on every device.
+
+  Returns:
+    A state of shardings.
+
+  Source: Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training
+  Trillion Parameter Models", SC 2020.
+  """
+  everywhere = NamedSharding(mesh, PartitionSpec())
+
+  def split(x: jax.Array) -> NamedSharding:
+    sides = [side if side % mesh.size == 0 else 0 for side in x.shape]
+    if not any(sides):
+      return everywhere
+    axis = sides.index(max(sides))
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS_NAME))
+
+  shardings = jax.tree.map(lambda x: everywhere, state)
+  if shard_optimizer:
+    opt_state = jax.tree.map(split, state.opt_state)
+    shardings = shardings.replace(opt_state=opt_state)
+  return shardings
+
+
+def place(state: Any, mesh: Mesh, *, shard_optimizer: bool = False) -> Any:
+  """Puts a training state, the same on all processes, where `layout` says."""
+  return _put(state, layout(state, mesh, shard_optimizer=shard_optimizer), mesh)
+
+
+def _put(tree: PyTree, shardings: PyTree, mesh: Mesh) -> PyTree:
   if mesh.is_multi_process:
     # device_put takes no random keys to the devices of other processes.
-    return jax.jit(lambda x: x, out_shardings=sharding)(tree)
-  return jax.device_put(tree, sharding)
+    return jax.jit(lambda x: x, out_shardings=shardings)(tree)
+  return jax.device_put(tree, shardings)
 
 
 def wait_for_all(name: str) -> None:
@@ -125,10 +156,18 @@ def require_divisible(batch_size: int, mesh: Mesh) -> None:
     )
 
 
+def require_statistics(statistics: str) -> None:
+  """Raises ValueError unless 'per_device' or 'global'."""
+  if statistics not in STATISTICS:
+    raise ValueError(
+      f'statistics {statistics!r} must be one of {", ".join(STATISTICS)}'
+    )
+
+
 def shard_batch(
   batch: PyTree, mesh: Mesh, parallelism: str = 'shard_map'
 ) -> PyTree:
-  """Lays this process's rows of a batch out for `map_step`.
+  """Lays this process's rows of a batch out for `steps.map_step`.
 
   Args:
     batch: NumPy arrays [local batch, ...], this process's share of the rows.
@@ -148,58 +187,3 @@ def shard_batch(
   return jax.tree.map(
     lambda x: jax.make_array_from_process_local_data(sharding, x), batch
   )
-
-
-def map_step(
-  step: Callable[..., Any],
-  mesh: Mesh,
-  *,
-  parallelism: str = 'shard_map',
-  donate_state: bool = False,
-) -> Callable[..., Any]:
-  """Compiles a per-device step for all devices of a mesh.
-
-  Args:
-    step: `step(state, batch, *constants)` as the module docstring describes.
-    mesh: from `make_mesh`.
-    parallelism: 'shard_map' or 'pmap'.
-    donate_state: reuse the memory of `state` for the result ('shard_map' only;
-      pmap keeps a broadcast argument).
-
-  Returns:
-    A function of the state, a batch from `shard_batch` and the constants, with
-    the same results as the step.
-
-  Raises:
-    ValueError: unknown parallelism.
-  """
-  if parallelism == 'pmap':
-
-    @functools.cache
-    def pmapped(constants: int) -> Callable[..., Any]:
-      return jax.pmap(
-        step,
-        axis_name=AXIS_NAME,
-        in_axes=(None, 0, *(None,) * constants),
-        out_axes=None,
-        devices=list(mesh.devices.flat),
-      )
-
-    return lambda state, batch, *constants: pmapped(len(constants))(
-      state, batch, *constants
-    )
-  if parallelism != 'shard_map':
-    raise ValueError(
-      f'parallelism {parallelism!r} must be one of {", ".join(PARALLELISMS)}'
-    )
-
-  def mapped(state: PyTree, batch: PyTree, *constants: PyTree) -> Any:
-    everywhere, split = PartitionSpec(), PartitionSpec(AXIS_NAME)
-    return jax.shard_map(
-      step,
-      mesh=mesh,
-      in_specs=(everywhere, split, *(everywhere,) * len(constants)),
-      out_specs=everywhere,
-    )(state, batch, *constants)
-
-  return jax.jit(mapped, donate_argnums=(0,) if donate_state else ())

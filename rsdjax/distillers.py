@@ -137,7 +137,7 @@ def create(
           f'{", ".join(valid)}'
         )
     if 'statistics' in given:
-      methods.require_statistics(given['statistics'])
+      distributed.require_statistics(given['statistics'])
   terms = {
     method: _METHODS[method](
       axis_name=axis_name,

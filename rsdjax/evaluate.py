@@ -24,6 +24,7 @@ from common import (
   distributed,
   evaluation,
   image_ops,
+  steps,
 )
 from common.array_types import Array, Batch, Variables
 from common.checkpoints import Checkpoints
@@ -119,7 +120,7 @@ def make_scorer(
     ValueError: the batch does not split evenly over the devices.
   """
   distributed.require_divisible(batch_size, mesh)
-  eval_step = distributed.map_step(
+  eval_step = steps.map_step(
     make_eval_step(
       networks,
       mean=dataset.mean,

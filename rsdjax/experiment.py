@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from common import distributed, optimizers, train_state
-from common.array_types import Array, Variables
+from common import configuration, distributed, optimizers, train_state
+from common.array_types import Array, compute_dtype, Variables
 from common.checkpoints import load_model, require_same_variables
 from common.data import datasets
 from common.train_state import TrainState
-from rsdjax import distillers, methods, models
+from rsdjax import distillers, models
 
 MODEL_FILE = 'model.safetensors'
 BEST_METRIC = 'test_top1'
@@ -81,18 +81,21 @@ def build(
     ValueError: a value of the config or the teacher's file does not fit.
   """
   _check_train(config)
+  dtype = compute_dtype(config.train.dtype)
   dataset = datasets.classification(**config.data)
   teacher: nn.Module | None = None
   teacher_variables: Variables = {}
   if teacher_path is not None:
-    teacher, teacher_variables, _ = load_network(teacher_path)
+    teacher, teacher_variables, _ = load_network(teacher_path, dtype=dtype)
   description = config.model.to_dict() | {
     'num_classes': dataset.num_classes,
     'image_size': config.data.image_size,
   }
   over_devices = config.train.batch_norm == 'global'
   student = models.create(
-    **description, axis_name=distributed.AXIS_NAME if over_devices else None
+    **description,
+    dtype=dtype,
+    axis_name=distributed.AXIS_NAME if over_devices else None,
   )
   distiller = distillers.create(
     **config.distiller.to_dict(),
@@ -170,12 +173,13 @@ def student_variables(state: TrainState) -> Variables:
 
 
 def load_network(
-  path: str | pathlib.Path,
+  path: str | pathlib.Path, *, dtype: jax.typing.DTypeLike | None = None
 ) -> tuple[nn.Module, Variables, dict[str, float]]:
   """Reads a network that a run has exported.
 
   Args:
     path: a `model.safetensors`, or a run folder that holds one.
+    dtype: of the computation; None means float32.
 
   Returns:
     The module, its variables, and the scores of its run.
@@ -188,7 +192,7 @@ def load_network(
   if path.is_dir():
     path = path / MODEL_FILE
   variables, description = load_model(path)
-  network = models.create(**description['model'])
+  network = models.create(**description['model'], dtype=dtype)
   require_variables(
     network, variables, description['model']['image_size'], str(path)
   )
@@ -238,7 +242,7 @@ def make_optimizer(
 
 def _check_train(config: ml_collections.ConfigDict) -> None:
   """Raises ValueError where parts of a run do not go together."""
-  methods.require_statistics(config.train.batch_norm)
+  configuration.choice(config, 'train.batch_norm', distributed.STATISTICS)
   groups = config.train.groups_per_device
   if groups < 1 or config.train.batch_size % groups:
     raise ValueError(

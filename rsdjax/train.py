@@ -2,7 +2,7 @@
 
 import logging
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -15,6 +15,7 @@ from common import (
   configuration,
   distributed,
   image_ops,
+  steps,
   train_state,
   training_loop,
 )
@@ -22,6 +23,7 @@ from common.array_types import Array, Batch, PyTree, Variables
 from common.checkpoints import export_model
 from common.data import pipeline
 from common.data.sources import Numbered
+from common.steps import Found, Step
 from common.train_state import TrainState
 from rsdjax import losses
 from rsdjax.evaluate import make_scorer
@@ -53,8 +55,9 @@ def make_train_step(
   label_smoothing: float = 0.0,
   ema_decay: float | None = None,
   groups: int = 1,
+  accumulation_steps: int = 1,
   axis_name: str | None = None,
-) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+) -> Step:
   """Builds the update of one batch, for jit, shard_map and pmap.
 
   Args:
@@ -69,6 +72,8 @@ def make_train_step(
     ema_decay: decay of the running average of the student; None for none.
     groups: parts of the batch that keep their statistics to themselves, as if
       each had a device of its own; not for methods with memory banks.
+    accumulation_steps: parts of the batch, one after another, to save memory;
+      see `common.steps`.
     axis_name: device axis to average over; None on one device.
 
   Returns:
@@ -83,17 +88,19 @@ def make_train_step(
     raise ValueError(f'loss {loss!r} must be one of {", ".join(LOSSES)}')
 
   def losses_of(
-    params: PyTree, state: TrainState, batch: Batch, taught: PyTree, rng: Array
+    params: PyTree,
+    model_state: PyTree,
+    batch: Batch,
+    taught: PyTree,
+    rngs: dict[str, Array],
   ) -> tuple[dict[str, Array], PyTree]:
-    # Negatives follow from the example, whatever device it lies on.
-    rng_negatives = jax.random.fold_in(state.rng, ~state.step)
     output, student_state = student.apply(
-      {'params': params['student'], **state.model_state['student']},
+      {'params': params['student'], **model_state['student']},
       image_ops.normalize(batch['image'], mean=mean, std=std),
       train=True,
       features=True,
-      rngs={'dropout': rng},
-      mutable=list(state.model_state['student']),
+      rngs={'dropout': rngs['dropout']},
+      mutable=list(model_state['student']),
     )
     # Mixed labels come smoothed from the input pipeline.
     mixed = jnp.issubdtype(batch['label'].dtype, jnp.floating)
@@ -106,67 +113,81 @@ def make_train_step(
     distiller_state: PyTree = {}
     if teacher is not None:
       distilled, distiller_state = distiller.apply(
-        {'params': params['distiller'], **state.model_state['distiller']},
+        {'params': params['distiller'], **model_state['distiller']},
         output,
         taught,
         batch,
         train=True,
-        rngs={'negatives': rng_negatives},
-        mutable=list(state.model_state['distiller']),
+        rngs={'negatives': rngs['negatives']},
+        mutable=list(model_state['distiller']),
       )
       terms |= distilled
     new_state = {'student': student_state, 'distiller': distiller_state}
     return {'loss': sum(terms.values()), **terms}, new_state
 
   def losses_of_groups(
-    params: PyTree, state: TrainState, batch: Batch, taught: PyTree, rng: Array
+    params: PyTree,
+    model_state: PyTree,
+    batch: Batch,
+    taught: PyTree,
+    rngs: dict[str, Array],
   ) -> tuple[dict[str, Array], PyTree]:
     if groups == 1:
-      return losses_of(params, state, batch, taught, rng)
+      return losses_of(params, model_state, batch, taught, rngs)
     batches, taught = jax.tree.map(
       lambda x: x.reshape(groups, -1, *x.shape[1:]), (batch, taught)
     )
-    each = jax.vmap(losses_of, in_axes=(None, None, 0, 0, 0))(
-      params, state, batches, taught, jax.random.split(rng, groups)
-    )
+    dropout = jax.random.split(rngs['dropout'], groups)
+    each = jax.vmap(
+      lambda batch, taught, dropout: losses_of(
+        params, model_state, batch, taught, rngs | {'dropout': dropout}
+      )
+    )(batches, taught, dropout)
     return jax.tree.map(lambda x: x.mean(axis=0), each)
 
-  def step(
+  def find(
     state: TrainState, batch: Batch, teacher_variables: Variables
-  ) -> tuple[TrainState, dict[str, Array]]:
-    taught = None
-    if teacher is not None:
-      images = image_ops.normalize(batch['image'], mean=mean, std=std)
-      taught = teacher.apply(
-        teacher_variables, images, train=False, features=True
-      )
+  ) -> Found:
+    dropout = jax.random.fold_in(state.rng, state.step)
+    dropout = distributed.device_key(dropout, axis_name)
 
-    rng = jax.random.fold_in(state.rng, state.step)
-    rng = distributed.device_key(rng, axis_name)
+    def loss_fn(
+      params: PyTree, model_state: PyTree, batch: Batch, part: Array | int
+    ) -> tuple[dict[str, Array], PyTree]:
+      taught = None
+      if teacher is not None:
+        images = image_ops.normalize(batch['image'], mean=mean, std=std)
+        taught = teacher.apply(
+          teacher_variables, images, train=False, features=True
+        )
+      rngs = {
+        'dropout': jax.random.fold_in(dropout, part),
+        # Negatives follow from the example, whatever device it lies on.
+        'negatives': jax.random.fold_in(state.rng, ~state.step),
+      }
+      return losses_of_groups(params, model_state, batch, taught, rngs)
 
-    def loss_fn(params: PyTree) -> tuple[Array, tuple[Any, PyTree]]:
-      terms, model_state = losses_of_groups(params, state, batch, taught, rng)
-      terms = distributed.pmean(terms, axis_name)
-      model_state = train_state.average_statistics(model_state, axis_name)
-      return terms['loss'], (terms, model_state)
-
-    gradients, (terms, model_state) = jax.grad(loss_fn, has_aux=True)(
-      state.params
+    return steps.differentiate(
+      loss_fn,
+      state.params,
+      state.model_state,
+      batch,
+      accumulation_steps=accumulation_steps,
+      axis_name=axis_name,
     )
-    gradients = distributed.pmean(gradients, axis_name)
-    state = state.apply_gradients(gradients, model_state, tx)
+
+  def update(
+    state: TrainState, found: Found
+  ) -> tuple[TrainState, dict[str, Array]]:
+    state = state.apply_gradients(found.gradients, found.model_state, tx)
     if ema_decay is not None:
       average = train_state.moving_average(
         state.ema, student_variables(state), decay=ema_decay
       )
       state = state.replace(ema=average)
-    norms = {
-      'gradient_norm': optax.tree.norm(gradients),
-      'parameter_norm': optax.tree.norm(state.params),
-    }
-    return state, terms | norms
+    return state, found.terms | steps.norms(state, found)
 
-  return step
+  return Step(find, update)
 
 
 def train_and_evaluate(
@@ -204,7 +225,11 @@ def train_and_evaluate(
   experiment = build(config, teacher_path)
   dataset, student = experiment.dataset, experiment.student
   teacher_variables = distributed.replicate(experiment.teacher_variables, mesh)
-  state = distributed.replicate(experiment.initial_state(), mesh)
+  state = distributed.place(
+    experiment.initial_state(),
+    mesh,
+    shard_optimizer=config.train.shard_optimizer,
+  )
   count = sum(x.size for x in jax.tree.leaves(state.params['student']))
   _LOGGER.info(
     '%s: %d parameters, %d devices, in %s',
@@ -214,10 +239,13 @@ def train_and_evaluate(
     workdir,
   )
 
-  # Steps
-  normalisation = {'mean': tuple(dataset.mean), 'std': tuple(dataset.std)}
+  # The step
+  normalisation: dict[str, Any] = {
+    'mean': tuple(dataset.mean),
+    'std': tuple(dataset.std),
+  }
   parallelism = config.train.parallelism
-  mapped = distributed.map_step(
+  mapped = steps.map_step(
     make_train_step(
       student,
       experiment.teacher,
@@ -228,11 +256,13 @@ def train_and_evaluate(
       label_smoothing=config.loss.label_smoothing,
       ema_decay=config.train.ema_decay,
       groups=config.train.groups_per_device,
+      accumulation_steps=config.train.accumulation_steps,
       axis_name=distributed.AXIS_NAME,
     ),
     mesh,
     parallelism=parallelism,
     donate_state=True,
+    shard_optimizer=config.train.shard_optimizer,
   )
 
   def step_fn(

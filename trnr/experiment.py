@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from common import optimizers, train_state
-from common.array_types import Array, ArrayLike, Variables
+from common import configuration, distributed, optimizers, train_state
+from common.array_types import Array, ArrayLike, compute_dtype, Variables
 from common.data import pairs
 from common.train_state import TrainState
 from trnr import adaptation, input_pipeline, models
@@ -109,18 +109,23 @@ def build(
     ValueError: a config value does not fit; names the field.
   """
   sampling = config.sampling.name
-  if sampling not in input_pipeline.SAMPLINGS:
-    raise ValueError(
-      f'config.sampling.name {sampling!r} must be one of '
-      f'{input_pipeline.SAMPLINGS}'
-    )
-  if config.adaptation.learning_rates not in RATES:
-    raise ValueError(
-      f'config.adaptation.learning_rates {config.adaptation.learning_rates!r} '
-      f'must be one of {RATES}'
-    )
+  configuration.choice(config, 'sampling.name', input_pipeline.SAMPLINGS)
+  configuration.choice(config, 'adaptation.learning_rates', RATES)
   description = config.model.to_dict()
-  network = models.create(**description)
+  over_devices = (
+    configuration.choice(config, 'train.batch_norm', distributed.STATISTICS)
+    == 'global'
+  )
+  if over_devices and sampling == 'rcs':
+    raise ValueError(
+      "config.train.batch_norm 'global' does not go with tasks: the statistics "
+      'of an inner step are those of its shots'
+    )
+  network = models.create(
+    **description,
+    dtype=compute_dtype(config.train.dtype),
+    axis_name=distributed.AXIS_NAME if over_devices else None,
+  )
   learn, score = input_pipeline.open_data(**config.data)
   patch_set = None
   if sampling in input_pipeline.FROM_PATCHES:

@@ -2,7 +2,6 @@
 
 import logging
 import pathlib
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -14,18 +13,18 @@ from common import (
   configuration,
   distributed,
   image_ops,
+  steps,
   training_loop,
 )
 from common import scores as image_scores
 from common.array_types import Array, ArrayLike, Batch, PyTree
 from common.checkpoints import export_model
+from common.steps import Found, Step
 from common.train_state import TrainState
 from trnr import adaptation, evaluate, experiment, losses
 from trnr.models import RestorationNetwork
 
 _LOGGER = logging.getLogger(__name__)
-
-Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]]]
 
 
 def make_loss_fn(
@@ -76,6 +75,7 @@ def make_task_step(
   steps_per_epoch: int = 1,
   over_tasks: Literal['scan', 'vmap'] = 'scan',
   remat: bool = False,
+  accumulation_steps: int = 1,
   axis_name: str | None = None,
 ) -> Step:
   """Builds the update by one batch of tasks, for jit, shard_map and pmap.
@@ -96,6 +96,7 @@ def make_task_step(
     steps_per_epoch: length of these epochs.
     over_tasks: see `adaptation.meta_loss`.
     remat: see `adaptation.meta_loss`.
+    accumulation_steps: parts of the batch, one after another, to save memory.
     axis_name: device axis that tasks are spread over.
 
   Returns:
@@ -104,9 +105,7 @@ def make_task_step(
   """
   loss_fn = make_loss_fn(network, ssim_weight=ssim_weight)
 
-  def step(
-    state: TrainState, tasks: adaptation.Tasks
-  ) -> tuple[TrainState, dict[str, Array]]:
+  def find(state: TrainState, tasks: adaptation.Tasks) -> Found:
     weights = None
     if multi_step_epochs:
       weights = query_weights(
@@ -114,15 +113,20 @@ def make_task_step(
         inner_steps=inner_steps,
         num_epochs=multi_step_epochs,
       )
-    batch_stats = state.model_state['network'].get('batch_stats', {})
 
-    def outer_loss(params: PyTree) -> tuple[Array, Any]:
+    def outer_loss(
+      params: PyTree,
+      model_state: PyTree,
+      tasks: adaptation.Tasks,
+      part: Array | int,
+    ) -> tuple[dict[str, Array], PyTree]:
+      del part
       if inner_schedule is not None:
         rates = inner_schedule(state.step)
       elif 'inner_learning_rates' in params:
         rates = params['inner_learning_rates']
       else:
-        rates = state.model_state['inner_learning_rates']
+        rates = model_state['inner_learning_rates']
       attenuator = None
       if 'attenuator' in params:
         attenuator = adaptation.Attenuator(parent=None).bind(
@@ -131,7 +135,7 @@ def make_task_step(
       loss, outputs = adaptation.meta_loss(
         loss_fn,
         params['network'],
-        batch_stats,
+        model_state['network'].get('batch_stats', {}),
         tasks,
         inner_learning_rate=rates,
         inner_steps=inner_steps,
@@ -142,30 +146,36 @@ def make_task_step(
         remat=remat,
         axis_name=axis_name,
       )
-      return distributed.pmean(loss, axis_name), outputs
-
-    (loss, outputs), gradients = jax.value_and_grad(outer_loss, has_aux=True)(
-      state.params
-    )
-    gradients = distributed.pmean(gradients, axis_name)
-    model_state = _with_statistics(state, outputs.batch_stats)
-    if 'attenuator' in state.params:
-      ring = state.model_state['attenuator']
-      model_state['attenuator'] = {
-        'factors': ring['factors']
-        .at[state.step % len(ring['factors'])]
-        .set(outputs.factors)
+      terms = {
+        'loss': loss,
+        'support_loss': outputs.support_loss[0],
+        'query_loss': outputs.query_loss[-1],
       }
-    metrics = {
-      'loss': loss,
-      'support_loss': outputs.support_loss[0],
-      'query_loss': outputs.query_loss[-1],
-      'gradient_norm': optax.tree.norm(gradients),
-      'parameter_norm': optax.tree.norm(state.params),
-    }
-    return state.apply_gradients(gradients, model_state, tx), metrics
+      if 'attenuator' in params:
+        terms['factors'] = outputs.factors
+      return terms, _with_statistics(model_state, outputs.batch_stats)
 
-  return step
+    return steps.differentiate(
+      outer_loss,
+      state.params,
+      state.model_state,
+      tasks,
+      accumulation_steps=accumulation_steps,
+      axis_name=axis_name,
+    )
+
+  def update(
+    state: TrainState, found: Found
+  ) -> tuple[TrainState, dict[str, Array]]:
+    model_state, metrics = found.model_state, dict(found.terms)
+    if 'attenuator' in state.params:
+      ring = model_state['attenuator']['factors']
+      ring = ring.at[state.step % len(ring)].set(metrics.pop('factors'))
+      model_state = {**model_state, 'attenuator': {'factors': ring}}
+    metrics |= steps.norms(state, found)
+    return state.apply_gradients(found.gradients, model_state, tx), metrics
+
+  return Step(find, update)
 
 
 def query_weights(
@@ -196,6 +206,7 @@ def make_batch_step(
   tx: optax.GradientTransformation,
   *,
   ssim_weight: float = 5.0,
+  accumulation_steps: int = 1,
   axis_name: str | None = None,
 ) -> Step:
   """Builds the ordinary update by one batch of pairs, for the baselines.
@@ -204,6 +215,8 @@ def make_batch_step(
     network: to train.
     tx: optimiser.
     ssim_weight: see `losses.restoration_loss`; 0 for L1 alone.
+    accumulation_steps: parts of the batch, one after another, to save memory;
+      see `common.steps`.
     axis_name: device axis to average over; None on one device.
 
   Returns:
@@ -212,36 +225,40 @@ def make_batch_step(
   """
   loss_fn = make_loss_fn(network, ssim_weight=ssim_weight)
 
-  def step(
-    state: TrainState, batch: Batch
-  ) -> tuple[TrainState, dict[str, Array]]:
-    batch_stats = state.model_state['network'].get('batch_stats', {})
+  def find(state: TrainState, batch: Batch) -> Found:
+    def mean_loss(
+      params: PyTree, model_state: PyTree, batch: Batch, part: Array | int
+    ) -> tuple[dict[str, Array], PyTree]:
+      del part
+      batch_stats = model_state['network'].get('batch_stats', {})
+      loss, batch_stats = loss_fn(params['network'], batch_stats, batch)
+      return {'loss': loss}, _with_statistics(model_state, batch_stats)
 
-    def mean_loss(params: PyTree) -> tuple[Array, PyTree]:
-      loss, statistics = loss_fn(params['network'], batch_stats, batch)
-      return distributed.pmean((loss, statistics), axis_name)
-
-    (loss, statistics), gradients = jax.value_and_grad(mean_loss, has_aux=True)(
-      state.params
+    return steps.differentiate(
+      mean_loss,
+      state.params,
+      state.model_state,
+      batch,
+      accumulation_steps=accumulation_steps,
+      axis_name=axis_name,
     )
-    gradients = distributed.pmean(gradients, axis_name)
-    metrics = {
-      'loss': loss,
-      'gradient_norm': optax.tree.norm(gradients),
-      'parameter_norm': optax.tree.norm(state.params),
-    }
-    model_state = _with_statistics(state, statistics)
-    return state.apply_gradients(gradients, model_state, tx), metrics
 
-  return step
+  def update(
+    state: TrainState, found: Found
+  ) -> tuple[TrainState, dict[str, Array]]:
+    metrics = found.terms | steps.norms(state, found)
+    new = state.apply_gradients(found.gradients, found.model_state, tx)
+    return new, metrics
+
+  return Step(find, update)
 
 
-def _with_statistics(state: TrainState, batch_stats: PyTree) -> dict[str, Any]:
+def _with_statistics(model_state: PyTree, batch_stats: PyTree) -> PyTree:
   """The model state with the running statistics of the network replaced."""
-  of_network = dict(state.model_state['network'])
+  of_network = dict(model_state['network'])
   if 'batch_stats' in of_network:
     of_network['batch_stats'] = batch_stats
-  return {**state.model_state, 'network': of_network}
+  return {**model_state, 'network': of_network}
 
 
 def make_step(parts: experiment.Experiment, axis_name: str | None) -> Step:
@@ -260,6 +277,7 @@ def make_step(parts: experiment.Experiment, axis_name: str | None) -> Step:
       parts.network,
       parts.tx,
       ssim_weight=config.loss.ssim_weight,
+      accumulation_steps=config.train.accumulation_steps,
       axis_name=axis_name,
     )
   block = config.adaptation
@@ -275,6 +293,7 @@ def make_step(parts: experiment.Experiment, axis_name: str | None) -> Step:
     steps_per_epoch=parts.steps_per_epoch,
     over_tasks=block.over_tasks,
     remat=block.remat,
+    accumulation_steps=config.train.accumulation_steps,
     axis_name=axis_name,
   )
 
@@ -307,7 +326,9 @@ def train_and_evaluate(
   parts = experiment.build(config, workdir)
   distributed.require_divisible(parts.batch_size, mesh)
   parallelism = config.train.parallelism
-  state = distributed.replicate(parts.initial_state(), mesh)
+  state = distributed.place(
+    parts.initial_state(), mesh, shard_optimizer=config.train.shard_optimizer
+  )
   count = sum(x.size for x in jax.tree.leaves(state.params['network']))
   _LOGGER.info(
     '%s: %d parameters, %d devices, in %s',
@@ -316,11 +337,12 @@ def train_and_evaluate(
     mesh.size,
     workdir,
   )
-  step_fn = distributed.map_step(
+  step_fn = steps.map_step(
     make_step(parts, distributed.AXIS_NAME),
     mesh,
     parallelism=parallelism,
     donate_state=True,
+    shard_optimizer=config.train.shard_optimizer,
   )
 
   def score(state: TrainState) -> dict[str, float]:

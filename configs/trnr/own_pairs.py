@@ -105,6 +105,10 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.train.eval_every_steps = num_steps // 2 if narrow else 1000
   config.train.save_every_steps = num_steps if smoke else 200
   config.train.parallelism = 'shard_map'
+  config.train.batch_norm = 'per_device'
+  config.train.dtype = 'float32'
+  config.train.accumulation_steps = 1
+  config.train.shard_optimizer = False
   config.train.tensorboard = False
 
   config.eval = ml_collections.ConfigDict()

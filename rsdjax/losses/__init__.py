@@ -25,6 +25,7 @@ from rsdjax.losses.logits import (
 from rsdjax.losses.ofa import ConvProjector, ofa_loss, TokenProjector
 from rsdjax.losses.relations import cc_loss, rkd_loss
 from rsdjax.losses.rsd import (
+  cheaper_collective,
   cross_correlation,
   decorrelation_loss,
   invariance_loss,
@@ -41,6 +42,7 @@ __all__ = [
   'binary_cross_entropy',
   'binary_kd_loss',
   'cc_loss',
+  'cheaper_collective',
   'crd_loss',
   'cross_correlation',
   'cross_entropy',

@@ -1,6 +1,7 @@
 """The redundancy suppression loss, its two parts, and what they are made of."""
 
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,8 @@ def rsd_loss(
       flows into it.
     kappa: weight of the off-diagonal (decorrelation) terms, >= 0.
     axis_name: device axis to take batch statistics over; None means this
-      device's batch, as in the published program.
+      device's batch, as in the published program. `cheaper_collective` says
+      what the devices exchange.
 
   Returns:
     Scalar, float32 (float64 for float64 inputs).
@@ -145,6 +147,25 @@ def cross_correlation(
   return _correlation(student, teacher, axis_name)
 
 
+def cheaper_collective(
+  batch: int, dim: int
+) -> Literal['correlation', 'gather']:
+  """What `rsd_loss` over a device axis exchanges, by shape alone.
+
+  Either devices sum their dim x dim correlations, which moves 2 dim^2 numbers
+  through each device and nothing in the backward pass; or they gather both
+  standardised embeddings and scatter the gradient of one, 3 batch dim numbers.
+
+  Args:
+    batch: examples of all devices.
+    dim: of the embeddings.
+
+  Returns:
+    Which of the two moves less.
+  """
+  return 'gather' if 3 * batch < 2 * dim else 'correlation'
+
+
 def _standardised_pair(
   student: Array, teacher: Array, axis_name: str | None
 ) -> tuple[Array, Array]:
@@ -189,25 +210,35 @@ def _invariance(diagonal: Array) -> Array:
 def _off_diagonal_energy(
   student: Array, teacher: Array, diagonal: Array, axis_name: str | None
 ) -> Array:
-  """Sum of P_ij^2 over i != j, in the form that is cheaper at this shape.
-
-  Statistics across devices need the correlation, since Gram matrices would
-  pair examples of different devices.
-  """
+  """Sum of P_ij^2 over i != j, in the form that is cheaper at this shape."""
   batch, dim = student.shape
-  if axis_name is None and batch < dim:
-    return _off_diagonal_by_gram(student, teacher, diagonal)
+  if axis_name is None:
+    by_gram = batch < dim
+  else:
+    devices = distributed.axis_size(axis_name)
+    by_gram = cheaper_collective(batch * devices, dim) == 'gather'
+  if by_gram:
+    return _off_diagonal_by_gram(student, teacher, diagonal, axis_name)
   return _off_diagonal_by_correlation(student, teacher, axis_name)
 
 
 def _off_diagonal_by_gram(
-  student: Array, teacher: Array, diagonal: Array
+  student: Array, teacher: Array, diagonal: Array, axis_name: str | None
 ) -> Array:
-  """Uses |P|^2 = <S S', T T'> / batch^2, which never forms dim x dim."""
-  student_gram = jnp.matmul(student, student.T, precision='highest')
-  teacher_gram = jnp.matmul(teacher, teacher.T, precision='highest')
-  energy = (student_gram * teacher_gram).sum() / len(student) ** 2
-  return energy - jnp.square(diagonal).sum()
+  """Uses |P|^2 = <S S', T T'> / batch^2, which never forms dim x dim.
+
+  Each device has the rows of its own examples, against the whole batch.
+  """
+
+  def gram(x: Array) -> Array:
+    everywhere = x
+    if axis_name is not None:
+      everywhere = jax.lax.all_gather(x, axis_name, tiled=True)
+    return jnp.matmul(x, everywhere.T, precision='highest')
+
+  student_gram, teacher_gram = gram(student), gram(teacher)
+  energy = distributed.psum((student_gram * teacher_gram).sum(), axis_name)
+  return energy / student_gram.shape[1] ** 2 - jnp.square(diagonal).sum()
 
 
 def _off_diagonal_by_correlation(

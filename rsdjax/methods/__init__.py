@@ -5,8 +5,6 @@ from rsdjax.methods.logits import BinaryKD, DIST, DKD, KD, RSDLogits
 from rsdjax.methods.method import (
   Method,
   Output,
-  require_statistics,
-  STATISTICS,
 )
 from rsdjax.methods.stages import FitNet, OFA
 
@@ -19,11 +17,9 @@ __all__ = [
   'OFA',
   'RKD',
   'RSD',
-  'STATISTICS',
   'BinaryKD',
   'FitNet',
   'Method',
   'Output',
   'RSDLogits',
-  'require_statistics',
 ]

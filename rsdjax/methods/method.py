@@ -6,10 +6,10 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
+from common import distributed
 from common.array_types import Array, Batch
 
 Output = Mapping[str, Any]
-STATISTICS = ('per_device', 'global')
 
 
 class Method(nn.Module):
@@ -37,16 +37,8 @@ class Method(nn.Module):
 
   def _axis_of(self, statistics: str) -> str | None:
     """Device axis of 'per_device' or 'global' statistics."""
-    require_statistics(statistics)
+    distributed.require_statistics(statistics)
     # Variables are initialised outside of any device axis.
     if statistics == 'per_device' or self.is_initializing():
       return None
     return self.axis_name
-
-
-def require_statistics(statistics: str) -> None:
-  """Raises ValueError unless 'per_device' or 'global'."""
-  if statistics not in STATISTICS:
-    raise ValueError(
-      f'statistics {statistics!r} must be one of {", ".join(STATISTICS)}'
-    )

@@ -36,9 +36,9 @@ def test_config_resolves(case):
   assert config.is_locked
   assert config.train.parallelism in distributed.PARALLELISMS
   assert config.loss.name in train.LOSSES
-  assert config.contrast.rain_search in experiment.STATISTICS
+  assert config.contrast.rain_search in distributed.STATISTICS
   assert set(config.eval.protocols) <= metrics.PROTOCOLS.keys()
-  assert config.train.batch_norm in experiment.STATISTICS
+  assert config.train.batch_norm in distributed.STATISTICS
   assert config.contrast.rain_bank % config.train.batch_size == 0
   known = {*derain_sets.LAYOUTS, 'pairs', 'photos'}
   for block in (config.data.train_sets, config.data.test_sets):

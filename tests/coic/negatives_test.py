@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coic import negatives
-from common import distributed, image_ops
+from common import distributed, image_ops, steps
 
 AXIS = distributed.AXIS_NAME
 
@@ -88,7 +88,7 @@ def test_on_two_devices(parallelism):
     # In the order of the devices, the same on each.
     return bank, distributed.all_rows(jnp.stack([own, common], 1), AXIS)
 
-  mapped = distributed.map_step(step, mesh, parallelism=parallelism)
+  mapped = steps.map_step(step, mesh, parallelism=parallelism)
   bank = distributed.replicate(negatives.RainBank.empty(8, (6, 7, 3)), mesh)
   layers = np.zeros((0, 6, 7, 3), 'f4')
   for batch in batches(2):

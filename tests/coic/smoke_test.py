@@ -16,7 +16,7 @@ def losses_on_one_batch(case, dtype):
   """The losses of some steps on one and the same batch of a config."""
   config = configuration.load(f'configs/coic/mixed.py:{case},smoke')
   with config.unlocked():
-    config.model.dtype = config.encoder.dtype = dtype
+    config.train.dtype = dtype
     config.train.plain_steps = 0 if config.model.modulated else STEPS
     config.train.num_steps = STEPS
     config.optimizer.schedule = {'kind': 'constant'}

@@ -11,7 +11,7 @@ import pytest
 from coic import convert, experiment, models, negatives, train
 from coic.encoder import Encoder
 from coic.views import Views
-from common import configuration, distributed, train_state
+from common import configuration, distributed, steps, train_state
 from common.train_state import TrainState
 
 SMALL = {
@@ -290,7 +290,7 @@ def test_same_step_on_many_devices(whole, parallelism):
   options = {'rain_search': 'global', 'bank': 8}
   axis = distributed.AXIS_NAME
   state, step = small_step(axis_name=axis, batch_norm_axis=axis, **options)
-  mapped = distributed.map_step(step, mesh, parallelism=parallelism)
+  mapped = steps.map_step(step, mesh, parallelism=parallelism)
   batch = small_batch(whole=whole, size=4)
   expected, expected_metrics = compiled(**options)(state, batch)
   new, metrics = mapped(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from common import distributed
+from common import distributed, steps
 
 
 def _step(state, batch, scale, *, axis_name=None):
@@ -40,7 +40,7 @@ def test_many_devices_equal_one(problem, parallelism, devices):
   state, batch, scale = problem
   expected = jax.jit(_step)(state, batch, scale)
   mesh = distributed.make_mesh(jax.devices()[:devices])
-  mapped = distributed.map_step(
+  mapped = steps.map_step(
     functools.partial(_step, axis_name=distributed.AXIS_NAME),
     mesh,
     parallelism=parallelism,
@@ -57,7 +57,7 @@ def test_many_devices_equal_one(problem, parallelism, devices):
 
 def test_unknown_parallelism_is_named():
   with pytest.raises(ValueError, match="'xmap' must be one of shard_map, pmap"):
-    distributed.map_step(_step, distributed.make_mesh(), parallelism='xmap')
+    steps.map_step(_step, distributed.make_mesh(), parallelism='xmap')
 
 
 def test_indivisible_batch_is_named():

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from common import distributed, evaluation
+from common import distributed, evaluation, steps
 
 
 def _eval_step(scale, batch, *, axis_name=None):
@@ -32,7 +32,7 @@ def test_each_example_counts_once(size):
 @pytest.mark.parametrize('parallelism', distributed.PARALLELISMS)
 def test_each_example_counts_once_on_eight_devices(parallelism):
   mesh = distributed.make_mesh()
-  step = distributed.map_step(
+  step = steps.map_step(
     functools.partial(_eval_step, axis_name=distributed.AXIS_NAME),
     mesh,
     parallelism=parallelism,

@@ -10,7 +10,7 @@ import pytest
 
 from common import configuration, distributed
 from common.data import datasets
-from rsdjax import distillers, experiment, methods, models, train
+from rsdjax import distillers, experiment, models, train
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / 'configs' / 'rsd').glob('*.py'))
@@ -44,7 +44,7 @@ def test_config_resolves(case):
   assert config.loss.name in train.LOSSES
   assert config.train.augmentation_repeats >= 1
   distillers.create(**config.distiller.to_dict())
-  methods.require_statistics(config.train.batch_norm)
+  distributed.require_statistics(config.train.batch_norm)
   size = config.data.image_size
   for block, optimizer in (
     (config.model, config.optimizer),

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from common import distributed
+from common import distributed, steps
 from rsdjax import distillers, experiment, models, train
 
 CLASSES = 5
@@ -194,7 +194,7 @@ def test_two_devices_equal_one(method, parallelism):
   step, state, _ = _parts(
     family, method, axis_name=distributed.AXIS_NAME, statistics='global'
   )
-  actual = distributed.map_step(step, mesh, parallelism=parallelism)(
+  actual = steps.map_step(step, mesh, parallelism=parallelism)(
     distributed.replicate(state, mesh),
     distributed.shard_batch(batch, mesh, parallelism),
     teacher_variables,

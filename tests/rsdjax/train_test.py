@@ -9,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from common import distributed
+from common import distributed, steps
 from common.layers import BatchNorm
-from rsdjax import distillers, evaluate, experiment, methods, train
+from rsdjax import distillers, evaluate, experiment, train
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 NORMALISATION = {'mean': MEAN, 'std': STD}
@@ -90,7 +90,7 @@ def test_eight_devices_equal_one(batch, method, parallelism):
   expected = jax.jit(step)(state, batch, teacher_variables)
   mesh = distributed.make_mesh()
   step, state, _ = _parts(method, axis_name=distributed.AXIS_NAME)
-  mapped = distributed.map_step(step, mesh, parallelism=parallelism)
+  mapped = steps.map_step(step, mesh, parallelism=parallelism)
   actual = mapped(
     distributed.replicate(state, mesh),
     distributed.shard_batch(batch, mesh, parallelism),
@@ -111,13 +111,11 @@ def test_per_device_statistics_are_another_objective(batch):
   mesh = distributed.make_mesh(jax.devices()[:2])
   sharded = distributed.shard_batch(batch, mesh)
   values = []
-  for statistics in methods.STATISTICS:
+  for statistics in distributed.STATISTICS:
     step, state, teacher_variables = _parts(
       'rsd', axis_name=distributed.AXIS_NAME, statistics=statistics
     )
-    _, metrics = distributed.map_step(step, mesh)(
-      state, sharded, teacher_variables
-    )
+    _, metrics = steps.map_step(step, mesh)(state, sharded, teacher_variables)
     values.append(float(metrics['rsd']))
   assert abs(values[0] - values[1]) > 0.001 * values[1]
 
@@ -133,7 +131,7 @@ def test_groups_on_one_device_equal_devices(batch):
   make = functools.partial(
     train.make_train_step, local, teacher, distiller, tx, **NORMALISATION
   )
-  expected = distributed.map_step(make(axis_name=distributed.AXIS_NAME), mesh)(
+  expected = steps.map_step(make(axis_name=distributed.AXIS_NAME), mesh)(
     state, distributed.shard_batch(batch, mesh), teacher_variables
   )
   actual = jax.jit(make(groups=2))(state, batch, teacher_variables)

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from common import distributed, optimizers, train_state
+from common import distributed, optimizers, steps, train_state
 from common.train_state import TrainState
 from trnr import adaptation, convert, models, train
 
@@ -184,7 +184,7 @@ def assert_one_device_equals_many(make, state, batch):
   expected, metrics = jax.jit(make())(state(), batch)
   mesh = distributed.make_mesh()
   for parallelism in distributed.PARALLELISMS:
-    mapped = distributed.map_step(
+    mapped = steps.map_step(
       make(axis_name=distributed.AXIS_NAME), mesh, parallelism=parallelism
     )
     found, found_metrics = mapped(

@@ -66,18 +66,22 @@ class Unit(nn.Module):
     activation: module or function after the normalisation.
     attention: gate the channels between the two.
     dtype: of the computation.
+    axis_name: device axis of the BatchNorm statistics.
   """
 
   features: int
   activation: Callable[[Array], Array] | None = None
   attention: bool = False
   dtype: jax.typing.DTypeLike | None = None
+  axis_name: str | None = None
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
     """Maps [b, h, w, c] to [b, h, w, features]."""
     x = Conv(self.features, dtype=self.dtype, name='conv')(x)
-    x = BatchNorm(dtype=self.dtype, name='norm')(x, train=train)
+    x = BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name='norm')(
+      x, train=train
+    )
     if self.attention:
       x = ChannelAttention(dtype=self.dtype, name='attention')(x)
     return x if self.activation is None else self.activation(x)
@@ -90,11 +94,13 @@ class MultiScaleBlock(nn.Module):
     features: channels.
     attention: gate the channels of the sum.
     dtype: of the computation.
+    axis_name: device axis of the BatchNorm statistics.
   """
 
   features: int
   attention: bool = True
   dtype: jax.typing.DTypeLike | None = None
+  axis_name: str | None = None
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
@@ -113,7 +119,7 @@ class MultiScaleBlock(nn.Module):
         )(branch)
         branch = leaky_relu(branch)
       branches.append(branch)
-    total = BatchNorm(dtype=self.dtype, name='norm')(
+    total = BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name='norm')(
       functools.reduce(jnp.add, branches), train=train
     )
     if self.attention:
@@ -128,11 +134,13 @@ class ResidualBlock(nn.Module):
     features: channels.
     attention: gate the channels at the end.
     dtype: of the computation.
+    axis_name: device axis of the BatchNorm statistics.
   """
 
   features: int
   attention: bool = True
   dtype: jax.typing.DTypeLike | None = None
+  axis_name: str | None = None
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
@@ -140,13 +148,19 @@ class ResidualBlock(nn.Module):
 
     def unit(number: int, x: Array) -> Array:
       name = f'unit{number}'
-      x = Unit(self.features, dtype=self.dtype, name=name)(x, train)
+      x = Unit(
+        self.features, dtype=self.dtype, axis_name=self.axis_name, name=name
+      )(x, train)
       return PReLU(name=f'{name}_activation')(x)
 
     x = unit(2, unit(1, x)) + x
     x = unit(4, unit(3, x)) + x
     return Unit(
-      self.features, attention=self.attention, dtype=self.dtype, name='last'
+      self.features,
+      attention=self.attention,
+      dtype=self.dtype,
+      axis_name=self.axis_name,
+      name='last',
     )(x, train)
 
 
@@ -159,12 +173,17 @@ class ConcatenatingBlock(nn.Module):
   features: int
   attention: bool = True
   dtype: jax.typing.DTypeLike | None = None
+  axis_name: str | None = None
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
     """Maps [b, h, w, features] to the same shape; adds no shortcut."""
     unit = functools.partial(
-      Unit, self.features, attention=self.attention, dtype=self.dtype
+      Unit,
+      self.features,
+      attention=self.attention,
+      dtype=self.dtype,
+      axis_name=self.axis_name,
     )
     first = unit(activation=leaky_relu, name='branch1')(x, train)
     second = unit(name='branch2')(first, train)

@@ -35,14 +35,21 @@ class DDN(RestorationNetwork):
 
     def apply(number: int, x: Array) -> Array:
       return unit(
-        self.features, nn.relu, dtype=self.dtype, name=f'unit{number}'
+        self.features,
+        nn.relu,
+        dtype=self.dtype,
+        axis_name=self.axis_name,
+        name=f'unit{number}',
       )(x, train)
 
     x = apply(1, detail)
     for pair in range(_PAIRS):
       x = x + apply(2 * pair + 3, apply(2 * pair + 2, x))
     residual = unit(
-      self.channels, dtype=self.dtype, name=f'unit{2 * _PAIRS + 2}'
+      self.channels,
+      dtype=self.dtype,
+      axis_name=self.axis_name,
+      name=f'unit{2 * _PAIRS + 2}',
     )(x, train)
     return image + residual.astype(image.dtype)
 

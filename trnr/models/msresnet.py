@@ -29,6 +29,7 @@ class Stage(nn.Module):
   multi_scale: bool = True
   block: str = 'residual'
   dtype: jax.typing.DTypeLike | None = None
+  axis_name: str | None = None
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
@@ -36,10 +37,14 @@ class Stage(nn.Module):
     shortcut = x[..., : self.features]
     if self.multi_scale:
       x = MultiScaleBlock(
-        self.features, self.attention, self.dtype, name='multi_scale'
+        self.features,
+        self.attention,
+        self.dtype,
+        self.axis_name,
+        name='multi_scale',
       )(x, train)
     block = _BLOCKS[self.block](
-      self.features, self.attention, self.dtype, name='residual'
+      self.features, self.attention, self.dtype, self.axis_name, name='residual'
     )
     return leaky_relu(shortcut + block(x, train))
 
@@ -99,6 +104,7 @@ class MSResNet(RestorationNetwork):
         multi_scale=self.multi_scale,
         block=self.block,
         dtype=self.dtype,
+        axis_name=self.axis_name,
         name=f'stage{number}',
       )(x, train)
     x = Unit(
@@ -106,6 +112,7 @@ class MSResNet(RestorationNetwork):
       leaky_relu,
       attention=self.attention,
       dtype=self.dtype,
+      axis_name=self.axis_name,
       name='transition',
     )(x, train)
     degradation = Conv(self.channels, dtype=self.dtype, name='tail')(x)

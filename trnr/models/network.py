@@ -21,12 +21,15 @@ class RestorationNetwork(nn.Module):
       float32 or better in any case.
     remat: compute the blocks again in the backward pass instead of keeping
       their intermediate results.
+    axis_name: device axis to take BatchNorm statistics over; None means this
+      device's batch. Inner steps of meta-learning need None.
   """
 
   features: int = 48
   channels: int = 3
   dtype: jax.typing.DTypeLike | None = None
   remat: bool = False
+  axis_name: str | None = None
 
   @property
   def needs_sigma(self) -> bool:

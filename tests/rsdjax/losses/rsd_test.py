@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from common import distributed, steps
 from rsdjax import losses
 
 CASES = [('shared', f'c{i}') for i in range(8)] + [
@@ -107,6 +108,40 @@ def test_statistics_are_pooled_over_an_axis_name(way, golden):
   np.testing.assert_allclose(
     each, np.repeat(numbers['dp_loss_whole_batch64'], 2), rtol=1e-6
   )
+
+
+@pytest.mark.parametrize('way', distributed.PARALLELISMS)
+@pytest.mark.parametrize(
+  ('batch', 'dim', 'collective'),
+  [(16, 64, 'gather'), (16, 12, 'correlation')],
+)
+def test_either_collective_equals_one_device(batch, dim, collective, way):
+  assert losses.cheaper_collective(batch, dim) == collective
+  student, teacher = embeddings(batch, dim)
+
+  def value_and_grad(student, teacher, axis_name=None):
+    # As a step has it: parameters on all devices, examples on one.
+    def loss(scale):
+      value = losses.rsd_loss(student * scale, teacher, axis_name=axis_name)
+      return distributed.pmean(value, axis_name)
+
+    value, gradient = jax.value_and_grad(loss)(
+      jnp.linspace(1.0, 2.0, dim)[None]
+    )
+    return value, distributed.pmean(gradient, axis_name)
+
+  expected = jax.jit(value_and_grad)(student, teacher)
+  mesh = distributed.make_mesh()
+  mapped = steps.map_step(
+    lambda _, x: value_and_grad(*x, axis_name=distributed.AXIS_NAME),
+    mesh,
+    parallelism=way,
+  )
+  actual = mapped(
+    jnp.zeros(()), distributed.shard_batch((student, teacher), mesh, way)
+  )
+  np.testing.assert_allclose(actual[0], expected[0], rtol=1e-5)
+  np.testing.assert_allclose(actual[1], expected[1], rtol=1e-4, atol=1e-5)
 
 
 def _map(way, function):

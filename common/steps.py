@@ -1,0 +1,228 @@
+"""Training steps: gradients on each device, one update, any number of devices.
+
+A *step* is a function `step(state, batch, *constants)` that sees one device's
+share of the batch, takes means over the axis `distributed.AXIS_NAME`, and
+returns values that are the same on every device. `map_step` runs it on a mesh.
+
+Accumulating gradients over parts of a batch saves memory, and means the same
+for losses that are means over examples. Losses that couple the examples of a
+batch, and BatchNorm, only couple those of one part: with k accumulation steps
+on n devices, statistics `per_device` are of 1 / (n k) of the batch, and
+`global` ones of 1 / k of it. So k parts on one device are as k devices.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, PartitionSpec
+
+from common import distributed, train_state
+from common.array_types import Array, PyTree
+from common.train_state import TrainState
+
+Metrics = dict[str, Array]
+
+
+class Found(NamedTuple):
+  """What a batch says about the parameters; the same on all devices.
+
+  Attributes:
+    gradients: of the loss.
+    model_state: after the batch.
+    terms: means of what the loss function gave.
+  """
+
+  gradients: PyTree
+  model_state: PyTree
+  terms: dict[str, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """A training step: what is found on the devices, and what follows from it.
+
+  Called, it does both, under jit, shard_map or pmap.
+
+  Attributes:
+    find: `(state, batch, *constants) -> Found`, on each device. It must not
+      read the optimiser's state, which may lie elsewhere.
+    update: `(state, found) -> (state, metrics)`, without communication.
+  """
+
+  find: Callable[..., Found]
+  update: Callable[[TrainState, Found], tuple[TrainState, Metrics]]
+
+  def __call__(
+    self, state: TrainState, batch: PyTree, *constants: PyTree
+  ) -> tuple[TrainState, Metrics]:
+    """The state after the step, and scalars."""
+    return self.update(state, self.find(state, batch, *constants))
+
+
+def differentiate(
+  loss_fn: Callable[..., tuple[dict[str, Array], PyTree]],
+  params: PyTree,
+  model_state: PyTree,
+  batch: PyTree,
+  *,
+  accumulation_steps: int = 1,
+  axis_name: str | None = None,
+) -> Found:
+  """Gradients of a loss, as means over devices and parts of the batch.
+
+  The mean over devices is taken twice: of the loss inside the function that is
+  differentiated, and of the gradients. Without the first, `shard_map` sums the
+  gradients of replicated parameters over devices while the loss looks right.
+
+  Args:
+    loss_fn: `(params, model_state, batch, part) -> (terms, model_state)` on one
+      device's share of one part; `terms['loss']` is what is differentiated, and
+      `part` the number of the part.
+    params: the parameters.
+    model_state: collections by module. It goes from part to part.
+    batch: arrays [b, ...].
+    accumulation_steps: how many parts, one after another, >= 1. See the module
+      for what that means to losses that couple examples.
+    axis_name: device axis of the batch; None on one device.
+
+  Returns:
+    See `Found`.
+
+  Raises:
+    ValueError: the parts do not divide the device's share of the batch.
+  """
+
+  def mean_loss(
+    params: PyTree, model_state: PyTree, piece: PyTree, part: Array | int
+  ) -> tuple[Array, tuple[dict[str, Array], PyTree]]:
+    terms, model_state = loss_fn(params, model_state, piece, part)
+    terms = distributed.pmean(terms, axis_name)
+    model_state = train_state.average_statistics(model_state, axis_name)
+    return terms['loss'], (terms, model_state)
+
+  def find(model_state: PyTree, piece: PyTree, part: Array | int) -> Found:
+    gradients, (terms, model_state) = jax.grad(mean_loss, has_aux=True)(
+      params, model_state, piece, part
+    )
+    return Found(distributed.pmean(gradients, axis_name), model_state, terms)
+
+  if accumulation_steps == 1:
+    return find(model_state, batch, 0)
+
+  def split(x: Array) -> Array:
+    if len(x) % accumulation_steps:
+      raise ValueError(
+        f'accumulation_steps {accumulation_steps} must divide the {len(x)} '
+        'rows of a device'
+      )
+    return x.reshape(accumulation_steps, -1, *x.shape[1:])
+
+  def body(
+    carry: tuple[PyTree, PyTree], numbered: tuple[Array, PyTree]
+  ) -> tuple[tuple[PyTree, PyTree], dict[str, Array]]:
+    total, model_state = carry
+    part, piece = numbered
+    found = find(model_state, piece, part)
+    total = jax.tree.map(jnp.add, total, found.gradients)
+    return (total, found.model_state), found.terms
+
+  (total, model_state), terms = jax.lax.scan(
+    body,
+    (jax.tree.map(jnp.zeros_like, params), model_state),
+    (jnp.arange(accumulation_steps), jax.tree.map(split, batch)),
+  )
+  gradients = jax.tree.map(lambda x: x / accumulation_steps, total)
+  terms = jax.tree.map(lambda x: x.mean(axis=0), terms)
+  return Found(gradients, model_state, terms)
+
+
+def norms(state: TrainState, found: Found) -> Metrics:
+  """`gradient_norm` and `parameter_norm`, for the metrics of a step."""
+  return {
+    'gradient_norm': optax.tree.norm(found.gradients),
+    'parameter_norm': optax.tree.norm(state.params),
+  }
+
+
+def map_step(
+  step: Callable[..., Any],
+  mesh: Mesh,
+  *,
+  parallelism: str = 'shard_map',
+  donate_state: bool = False,
+  shard_optimizer: bool = False,
+) -> Callable[..., Any]:
+  """Compiles a per-device step for all devices of a mesh.
+
+  Args:
+    step: `step(state, batch, *constants)` as the module docstring describes.
+    mesh: from `distributed.make_mesh`.
+    parallelism: 'shard_map' or 'pmap'.
+    donate_state: reuse the memory of `state` for the result ('shard_map' only;
+      pmap keeps a broadcast argument).
+    shard_optimizer: each device keeps and updates its part of the optimiser's
+      state, as `distributed.place` lays it out ('shard_map' and a `Step` only).
+
+  Returns:
+    A function of the state, a batch from `distributed.shard_batch` and the
+    constants, with the same results as the step.
+
+  Raises:
+    ValueError: unknown parallelism, or one that cannot do what is asked for.
+  """
+  if parallelism not in distributed.PARALLELISMS:
+    raise ValueError(
+      f'parallelism {parallelism!r} must be one of '
+      f'{", ".join(distributed.PARALLELISMS)}'
+    )
+  if parallelism == 'pmap':
+    if shard_optimizer:
+      raise ValueError("parallelism 'pmap' cannot shard the optimiser's state")
+    return _pmapped(step, mesh)
+
+  everywhere, split = PartitionSpec(), PartitionSpec(distributed.AXIS_NAME)
+
+  def mapped(
+    function: Callable[..., Any], state: PyTree, batch: PyTree, *constants: Any
+  ) -> Any:
+    return jax.shard_map(
+      function,
+      mesh=mesh,
+      in_specs=(everywhere, split, *(everywhere,) * len(constants)),
+      out_specs=everywhere,
+    )(state, batch, *constants)
+
+  def sharded(
+    state: TrainState, batch: PyTree, *constants: PyTree
+  ) -> tuple[TrainState, Metrics]:
+    assert isinstance(step, Step)
+    found = mapped(step.find, state.replace(opt_state=()), batch, *constants)
+    new, metrics = step.update(state, found)
+    layout = distributed.layout(new, mesh, shard_optimizer=True)
+    return jax.lax.with_sharding_constraint(new, layout), metrics
+
+  return jax.jit(
+    sharded if shard_optimizer else functools.partial(mapped, step),
+    donate_argnums=(0,) if donate_state else (),
+  )
+
+
+def _pmapped(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+  @functools.cache
+  def compiled(constants: int) -> Callable[..., Any]:
+    return jax.pmap(
+      step,
+      axis_name=distributed.AXIS_NAME,
+      in_axes=(None, 0, *(None,) * constants),
+      out_axes=None,
+      devices=list(mesh.devices.flat),
+    )
+
+  return lambda state, batch, *constants: compiled(len(constants))(
+    state, batch, *constants
+  )
