@@ -135,7 +135,7 @@ def evaluate(
   protocols: Sequence[str] = PROTOCOLS,
   z: Array | None = None,
 ) -> list[scores.Score]:
-  """Restores and scores all pairs.
+  """Restores and scores all pairs; several processes share them.
 
   Args:
     derainer: network and encoder.
@@ -152,13 +152,15 @@ def evaluate(
   scores.require_protocols(protocols)
   found = []
   for index, name in enumerate(source.names):
+    if not scores.is_own(index):
+      continue
     pair = source[index]
     image, target = (
       np.asarray(pair[key] / 255, np.float32) for key in ('input', 'target')
     )
     restored = restore(derainer, image, z=z)
     found += scores.score_image(name, restored, image, target, protocols)
-  return found
+  return scores.of_all_processes(found, source.names, protocols)
 
 
 def scores_by_set(

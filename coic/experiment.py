@@ -102,11 +102,19 @@ class Experiment:
       params=params, model_state=model_state, tx=self.tx, rng=rng_steps
     )
 
-  def batches(self, first_step: int) -> Iterator[pipeline.Batch]:
-    """The stream of this process's batches after so many steps.
+  def batches(
+    self, position: int, first_step: int | None = None
+  ) -> Iterator[pipeline.Batch]:
+    """The stream of this process's batches.
 
     Those of the second stage have the whole images too.
+
+    Args:
+      position: number of the first batch.
+      first_step: steps done before it, `position` by default.
     """
+    if first_step is None:
+      first_step = position
     train, data = self.config.train, self.config.data
     switch = train.plain_steps if self.network.modulated else train.num_steps
     crop: list[Transform] = [
@@ -129,13 +137,19 @@ class Experiment:
         process_count=jax.process_count(),
       )
 
-    if first_step < switch:
-      first_stage = stream(crop, first_step)
-      yield from itertools.islice(first_stage, switch - first_step)
-    yield from stream([whole, *crop], max(first_step, switch))
+    remaining = max(switch - first_step, 0)
+    if remaining:
+      yield from itertools.islice(stream(crop, position), remaining)
+    yield from stream([whole, *crop], position + remaining)
+
+  def example_names(self, position: int) -> list[str]:
+    """What the batch of a number is made of, as set/name."""
+    size = self.config.train.batch_size
+    return [self.train_pairs.name(position * size + i) for i in range(size)]
 
   def derainer(self, state: TrainState) -> evaluate.Derainer:
     """The derainer of a state: modulated once the second stage has begun."""
+    state = jax.device_get(state.replace(opt_state=()))
     network_variables = {
       'params': state.params['network'],
       **state.model_state['network'],

@@ -60,7 +60,6 @@ def make_update(
   momentum: float = 0.999,
   freeze_network: bool = False,
   explosion_limit: float | None = None,
-  skip_non_finite: bool = False,
   accumulation_steps: int = 1,
   axis_name: str | None = None,
 ) -> Step:
@@ -80,8 +79,6 @@ def make_update(
     freeze_network: train the encoder alone.
     explosion_limit: where a restored value is larger than this, the gradients
       all but vanish.
-    skip_non_finite: leave the state as it is where a gradient is not finite;
-      the metric `skipped` says so.
     accumulation_steps: parts of the batch, one after another, to save memory;
       see `common.steps`.
     axis_name: device axis to average over; None on one device.
@@ -169,21 +166,7 @@ def make_update(
       scale = jnp.where(exploded, jnp.minimum(1, _EXPLODED_NORM / norm), 1)
       gradients = jax.tree.map(lambda g: scale * g, gradients)
       metrics['exploded'] = jnp.float32(exploded)
-    new = state.apply_gradients(gradients, found.model_state, tx)
-    if skip_non_finite:
-      finite = jnp.isfinite(norm) & jnp.isfinite(metrics['loss'])
-      new = new.replace(
-        **{
-          field: jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old),
-            getattr(new, field),
-            getattr(state, field),
-          )
-          for field in ('params', 'opt_state', 'model_state')
-        }
-      )
-      metrics[training_loop.SKIPPED] = jnp.float32(~finite)
-    return new, metrics
+    return state.apply_gradients(gradients, found.model_state, tx), metrics
 
   return Step(find, update)
 
@@ -308,24 +291,26 @@ def train_and_evaluate(
     workdir,
   )
   parallelism = config.train.parallelism
+  step = make_train_step(
+    parts.network,
+    parts.encoder,
+    parts.tx,
+    loss=config.loss.name,
+    explosion_limit=config.loss.explosion_limit,
+    freeze_network=config.train.freeze_network,
+    contrastive_weight=config.contrast.weight,
+    temperature=config.contrast.temperature,
+    momentum=config.contrast.momentum,
+    num_negatives=config.contrast.num_negatives,
+    draws=config.contrast.draws,
+    rain_search=config.contrast.rain_search,
+    accumulation_steps=config.train.accumulation_steps,
+    axis_name=distributed.AXIS_NAME,
+  )
+  if config.train.on_non_finite == 'skip':
+    step = steps.skip_non_finite(step)
   step_fn = steps.map_step(
-    make_train_step(
-      parts.network,
-      parts.encoder,
-      parts.tx,
-      loss=config.loss.name,
-      explosion_limit=config.loss.explosion_limit,
-      skip_non_finite=config.train.skip_non_finite,
-      freeze_network=config.train.freeze_network,
-      contrastive_weight=config.contrast.weight,
-      temperature=config.contrast.temperature,
-      momentum=config.contrast.momentum,
-      num_negatives=config.contrast.num_negatives,
-      draws=config.contrast.draws,
-      rain_search=config.contrast.rain_search,
-      accumulation_steps=config.train.accumulation_steps,
-      axis_name=distributed.AXIS_NAME,
-    ),
+    step,
     mesh,
     parallelism=parallelism,
     donate_state=True,
@@ -334,18 +319,16 @@ def train_and_evaluate(
 
   def score(state: TrainState) -> dict[str, float]:
     # On one device: the pictures differ in size.
-    derainer = parts.derainer(jax.device_get(state))
+    derainer = parts.derainer(state)
     return evaluate.scores_by_set(
       derainer, parts.test_sets, protocols=config.eval.protocols
     )
 
-  state, scores = training_loop.run_or_resume(
-    state,
-    workdir=workdir,
+  loop = training_loop.Loop(
     step_fn=step_fn,
-    make_batches=lambda first_step: (
+    make_batches=lambda position, first_step: (
       distributed.shard_batch(b, mesh, parallelism)
-      for b in parts.batches(first_step)
+      for b in parts.batches(position, first_step)
     ),
     evaluate=score,
     best_metric=f'mean_{config.eval.protocols[0]}_psnr',
@@ -354,12 +337,15 @@ def train_and_evaluate(
     log_every_steps=config.train.log_every_steps,
     eval_every_steps=config.train.eval_every_steps,
     save_every_steps=config.train.save_every_steps,
+    on_non_finite=config.train.on_non_finite,
+    name_examples=parts.example_names,
     tensorboard=config.train.tensorboard,
   )
+  state, scores = loop.run(state, workdir)
 
   # Export
   if jax.process_index() == 0:
-    derainer = parts.derainer(jax.device_get(state))
+    derainer = parts.derainer(state)
     export_model(
       workdir / evaluate.MODEL_FILE,
       derainer.variables,

@@ -1,31 +1,84 @@
 """Checkpoints of a run, and exported models.
 
-A run keeps the last and the best state (Orbax), with the data position and the
-time spent, and goes on from the last. A model that leaves the run is one
+A run keeps its last states and the best one (Orbax), with the data position and
+the time spent, and goes on from the last. A model that leaves the run is one
 safetensors file: its variables, and in the header how it is built.
 """
 
+import contextlib
 import json
+import logging
 import os
 import pathlib
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import jax
 import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
+from jax.experimental import multihost_utils
 from safetensors import numpy as safetensors_numpy
 from safetensors import safe_open, SafetensorError
 
+from common import distributed
 from common.array_types import PyTree, Variables
+from common.digests import Digests
 from common.train_state import TrainState
 from common.weight_conversion import flatten, unflatten
 
 Progress = dict[str, Any]
 
+_LOGGER = logging.getLogger(__name__)
+
+
+class AnotherModelError(ValueError):
+  """Variables have other names or shapes than the model's."""
+
+
+class _Saving:
+  """A save under way, in a thread that writes down its digest at the end."""
+
+  def __init__(self, step: int, response: Any, digests: Digests):
+    self.step = step
+    self._error: BaseException | None = None
+
+    def finish() -> None:
+      try:
+        response.result()
+        if jax.process_index() == 0:
+          digests.record(step)
+      except BaseException as error:
+        self._error = error
+
+    self._thread = threading.Thread(target=finish, name=f'save {step}')
+    self._thread.start()
+
+  def result(self) -> None:
+    """Waits, and raises what went wrong."""
+    self._thread.join()
+    if self._error is not None:
+      raise self._error
+
+
+@contextlib.contextmanager
+def _named_save(step: int, folder: pathlib.Path) -> Iterator[None]:
+  try:
+    yield
+  except Exception as error:  # Of Orbax, TensorStore or the file system.
+    raise OSError(
+      f'the checkpoint of step {step} could not be saved in {folder}; older '
+      f'ones stay as they are: {error}'
+    ) from error
+
 
 class Checkpoints:
-  """The checkpoints of one run folder; a context manager."""
+  """The checkpoints of one run folder; a context manager.
+
+  The last two states are kept, so that there is one to go back to if the last
+  is damaged, and the best one. Beside them lies `digests.json`: size and
+  checksum of each of their files.
+  """
 
   def __init__(
     self, workdir: str | pathlib.Path, *, best_metric: str | None = None
@@ -35,10 +88,10 @@ class Checkpoints:
     Args:
       workdir: the run folder.
       best_metric: name of the evaluation score whose maximum is kept beside
-        the last state; None keeps the last alone.
+        the last states; None keeps these alone.
     """
     policies = ocp.training.preservation_policies
-    kept: list[Any] = [policies.LatestN(1)]
+    kept: list[Any] = [policies.LatestN(2)]
     if best_metric:
       kept.append(
         policies.BestN(
@@ -48,8 +101,11 @@ class Checkpoints:
         )
       )
     self._best_metric = best_metric
+    self._folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+    self._digests = Digests(self._folder)
+    self._saving: _Saving | None = None
     self._checkpointer = ocp.training.Checkpointer(
-      pathlib.Path(workdir).absolute() / 'checkpoints',
+      self._folder,
       preservation_policy=policies.AnyPreservationPolicy(kept),
       cleanup_tmp_directories=True,
     )
@@ -58,9 +114,15 @@ class Checkpoints:
     """The manager itself."""
     return self
 
-  def __exit__(self, *_: object) -> None:
-    """Waits for the last save."""
-    self._checkpointer.close()
+  def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    """Waits for the last save; an error of it does not hide another one."""
+    try:
+      self.wait()
+    except OSError:
+      if kind is None:
+        raise
+    finally:
+      self._checkpointer.close()
 
   @property
   def last_step(self) -> int | None:
@@ -90,13 +152,31 @@ class Checkpoints:
       state: state of the run.
       progress: nested dict of numbers: data position, time, last scores.
       scores: evaluation scores of this state, if it was evaluated.
+
+    Raises:
+      OSError: this save, or the one before, failed; older checkpoints stay.
     """
-    self._checkpointer.save_checkpointables_async(
-      step,
-      {'state': state, 'progress': progress},
-      metrics=dict(scores) if scores else None,
-      force=True,
-    )
+    self.wait()
+    with _named_save(step, self._folder):
+      response = self._checkpointer.save_checkpointables_async(
+        step,
+        {'state': state, 'progress': progress},
+        metrics=dict(scores) if scores else None,
+        force=True,
+        overwrite=True,
+      )
+    self._saving = _Saving(step, response, self._digests)
+
+  def wait(self) -> None:
+    """Waits for the save that is under way.
+
+    Raises:
+      OSError: it failed; older checkpoints stay.
+    """
+    saving, self._saving = self._saving, None
+    if saving is not None:
+      with _named_save(saving.step, self._folder):
+        saving.result()
 
   def restore(
     self, like: TrainState, step: int | None = None
@@ -105,20 +185,51 @@ class Checkpoints:
 
     Args:
       like: a state of the same structure, shapes and shardings.
-      step: which one; the last by default.
+      step: which one; the last by default. If the last is damaged, a warning
+        says how, it is moved to the folder `damaged` of the run, and the one
+        before is read.
 
     Returns:
       The state and the progress.
 
     Raises:
+      OSError: none can be read; says what is wrong with each.
       ValueError: the checkpoint is of another model or optimiser; the message
         names the parameters that differ.
     """
-    metadata = self._checkpointer.checkpointables_metadata(step).metadata
+    self.wait()
+    if step is not None:
+      return self._load(like, step)
+    problems = []
+    while (last := self.last_step) is not None:
+      problem = self._damage(last)
+      if problem is None:
+        try:
+          return self._load(like, last)
+        except AnotherModelError:
+          raise
+        except Exception as error:  # Any file can be broken in any way.
+          if jax.process_count() > 1:
+            raise
+          problem = f'{type(error).__name__}: {error}'
+      problems.append(f'the checkpoint of step {last} is damaged: {problem}')
+      self._set_aside(last)
+      _LOGGER.warning(
+        '%s; it is now in %s', problems[-1], self._folder.parent / 'damaged'
+      )
+    raise OSError(
+      f'{self._folder} has no checkpoint that can be read: '
+      + '; '.join(problems or ['it is empty'])
+    )
+
+  def _load(self, like: TrainState, step: int) -> tuple[TrainState, Progress]:
+    found = self._checkpointer.checkpointables_metadata(step).metadata
+    if not found.get('state'):
+      raise OSError('it does not say what is in it')
     _require_same_tree(
-      _shapes(metadata['state']),
+      _shapes(found['state']),
       _shapes(jax.eval_shape(lambda: _raw_keys(like))),
-      str(self._checkpointer.directory),
+      str(self._folder),
     )
     abstract = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
@@ -128,6 +239,26 @@ class Checkpoints:
       step, {'state': abstract, 'progress': None}
     )
     return loaded['state'], loaded['progress']
+
+  def _damage(self, step: int) -> str | None:
+    """What process 0 finds wrong with a checkpoint, on all processes."""
+    problem = None
+    if jax.process_index() == 0:
+      problem = self._digests.damage(step)
+    if jax.process_count() > 1:
+      broken = multihost_utils.broadcast_one_to_all(problem is not None)
+      problem = problem or ('see process 0' if broken else None)
+    return problem
+
+  def _set_aside(self, step: int) -> None:
+    """Moves a checkpoint out of the way, and keeps it."""
+    if jax.process_index() == 0:
+      aside = self._folder.parent / 'damaged'
+      aside.mkdir(exist_ok=True)
+      number = sum(1 for _ in aside.glob(f'{step}-*'))
+      os.replace(self._folder / str(step), aside / f'{step}-{number}')
+    distributed.wait_for_all(f'damaged_{step}')
+    self._checkpointer.reload()
 
   def read(self, which: str = 'last') -> TrainState:
     """Reads a state without knowing its structure, as NumPy arrays.
@@ -281,4 +412,4 @@ def _require_same_tree(
   if problems:
     shown = '; '.join(problems[:5])
     more = f'; and {len(problems) - 5} more' if len(problems) > 5 else ''
-    raise ValueError(f'{source} is of another model: {shown}{more}')
+    raise AnotherModelError(f'{source} is of another model: {shown}{more}')

@@ -1,13 +1,23 @@
 """The command of a trainer: flags, console, compilation cache."""
 
+import logging
 import pathlib
 from collections.abc import Callable, Sequence
 
+import jax
 import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
-from common import compilation_cache, configuration, console
+from common import (
+  compilation_cache,
+  configuration,
+  console,
+  distributed,
+  preemption,
+)
+
+_LOGGER = logging.getLogger(__name__)
 
 TrainAndEvaluate = Callable[
   [ml_collections.ConfigDict, str | pathlib.Path], dict[str, float]
@@ -28,14 +38,23 @@ def define_config_flags(folder: str) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-  """Parses the flags, sets up the process, and calls a command's function."""
+  """Parses the flags, sets up the process, and calls a command's function.
+
+  A run that ends early since its machine is taken away has done well, and so
+  its command exits with 0.
+  """
 
   def checked(arguments: Sequence[str]) -> None:
     if len(arguments) > 1:
       raise app.UsageError(f'unexpected arguments: {" ".join(arguments[1:])}')
+    if 'distributed' in flags.FLAGS and flags.FLAGS.distributed:
+      distributed.initialize()
     console.configure()
     compilation_cache.enable()
-    main()
+    try:
+      main()
+    except preemption.PreemptedError as notice:
+      _LOGGER.info('%s', notice)
 
   app.run(checked, flags_parser=configuration.parse_flags)
 
@@ -47,10 +66,18 @@ def train(train_and_evaluate: TrainAndEvaluate) -> None:
     train_and_evaluate: takes a config and the folder of the run.
   """
   define_config_flags('run')
+  flags.DEFINE_bool(
+    'distributed',
+    False,
+    'One of several processes, on as many machines: as the environment of '
+    'Slurm, GKE, Cloud TPU or Open MPI says, or JAX_COORDINATOR_ADDRESS, '
+    'JAX_NUM_PROCESSES and JAX_PROCESS_ID.',
+  )
 
   def main() -> None:
     scores = train_and_evaluate(flags.FLAGS.config, flags.FLAGS.workdir)
-    for name, value in scores.items():
-      print(f'{name} {value:.4f}')
+    if jax.process_index() == 0:
+      for name, value in scores.items():
+        print(f'{name} {value:.4f}')
 
   run(main)

@@ -1,5 +1,6 @@
 """Meshes, collectives, and where arrays of a run lie."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,6 +86,35 @@ def varying_like(tree: PyTree, reference: PyTree) -> PyTree:
     return jax.lax.pcast(x, missing, to='varying') if missing else x
 
   return jax.tree.map(cast, tree)
+
+
+def initialize() -> None:
+  """Joins this process with the others of a run; before anything else.
+
+  Who they are is taken from the environment of Slurm, Cloud TPU, GKE or Open
+  MPI, or from JAX_COORDINATOR_ADDRESS (host:port of the first process),
+  JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+
+  Raises:
+    RuntimeError: the environment does not say who they are, or they cannot be
+      reached.
+  """
+  try:
+    jax.distributed.initialize(
+      num_processes=_number('JAX_NUM_PROCESSES'),
+      process_id=_number('JAX_PROCESS_ID'),
+    )
+  except (TypeError, ValueError) as error:
+    raise RuntimeError(
+      'the environment does not say which processes make up the run (set '
+      'JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or start '
+      f'it by Slurm, GKE, Cloud TPU or Open MPI): {error}'
+    ) from error
+
+
+def _number(variable: str) -> int | None:
+  value = os.environ.get(variable)
+  return None if value is None else int(value)
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

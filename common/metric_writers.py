@@ -40,17 +40,20 @@ class MetricWriter:
     self._summaries = None
     if not self._active:
       return
-    if self._path.exists():
-      kept = [
-        line for line in read_metrics(workdir) if line['step'] <= resumed_at
-      ]
-      self._path.write_text(''.join(json.dumps(line) + '\n' for line in kept))
+    self.rewind(resumed_at)
     if tensorboard:
       import tensorboardX  # Slow to import, and seldom asked for.
 
       self._summaries = tensorboardX.SummaryWriter(
         str(workdir), purge_step=resumed_at + 1
       )
+
+  def rewind(self, step: int) -> None:
+    """Drops the lines of later steps, which are going to come again."""
+    if self._active and self._path.exists():
+      lines = read_metrics(self._path.parent)
+      kept = [json.dumps(x) + '\n' for x in lines if x['step'] <= step]
+      self._path.write_text(''.join(kept))
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Writes one set of named numbers for a step."""

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from common import metrics
 
@@ -71,6 +73,42 @@ def score_image(
     ]
     scores.append(Score(name, protocol, *numbers))
   return scores
+
+
+def is_own(index: int) -> bool:
+  """Whether this process is the one to score image number `index`."""
+  return index % jax.process_count() == jax.process_index()
+
+
+def of_all_processes(
+  own: Sequence[Score], names: Sequence[str], protocols: Sequence[str]
+) -> list[Score]:
+  """Gathers what each process has scored; called by all of them.
+
+  Args:
+    own: of the images for which `is_own`, in their order, each under all
+      protocols.
+    names: of all images.
+    protocols: names of the protocols.
+
+  Returns:
+    One score for each image and protocol, in this order.
+  """
+  if jax.process_count() == 1:
+    return list(own)
+  numbers = np.zeros((len(names), len(protocols), 4))
+  mine = [index for index in range(len(names)) if is_own(index)]
+  numbers[mine] = np.reshape(
+    [score[2:] for score in own], (-1, *numbers.shape[1:])
+  )
+  # As integers, since JAX would round the numbers to float32.
+  parts = multihost_utils.process_allgather(numbers.view(np.uint32))
+  numbers = parts.sum(axis=0, dtype=np.uint32).view(np.float64)
+  return [
+    Score(name, protocol, *(float(x) for x in row))
+    for name, rows in zip(names, numbers, strict=True)
+    for protocol, row in zip(protocols, rows, strict=True)
+  ]
 
 
 def means(scores: Sequence[Score]) -> dict[str, float]:

@@ -27,6 +27,9 @@ from common.train_state import TrainState
 
 Metrics = dict[str, Array]
 
+# A metric of steps that can leave the state as it was: 1 where they did.
+SKIPPED = 'skipped'
+
 
 class Found(NamedTuple):
   """What a batch says about the parameters; the same on all devices.
@@ -139,6 +142,30 @@ def differentiate(
   gradients = jax.tree.map(lambda x: x / accumulation_steps, total)
   terms = jax.tree.map(lambda x: x.mean(axis=0), terms)
   return Found(gradients, model_state, terms)
+
+
+def skip_non_finite(step: Step) -> Step:
+  """A step that leaves the state be, but for its count, if it would break.
+
+  Args:
+    step: its metrics have `loss` and `gradient_norm`.
+
+  Returns:
+    A step with one more metric, `SKIPPED`: 1 where either is not finite.
+  """
+
+  def update(state: TrainState, found: Found) -> tuple[TrainState, Metrics]:
+    new, metrics = step.update(state, found)
+    finite = jnp.isfinite(metrics['gradient_norm'])
+    finite &= jnp.isfinite(metrics['loss'])
+    kept = jax.tree.map(
+      lambda new, old: jnp.where(finite, new, old),
+      new,
+      state.replace(step=new.step),
+    )
+    return kept, {**metrics, SKIPPED: jnp.float32(~finite)}
+
+  return Step(step.find, update)
 
 
 def norms(state: TrainState, found: Found) -> Metrics:

@@ -1,9 +1,10 @@
 """The loop of every trainer: step, measure, evaluate, save."""
 
+import dataclasses
 import logging
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,178 +12,313 @@ import jax
 from common.array_types import Batch
 from common.checkpoints import Checkpoints, Progress
 from common.metric_writers import MetricWriter
+from common.preemption import Notice, PreemptedError
 from common.progress import Chrono
+from common.steps import SKIPPED
 from common.train_state import TrainState
 
 _LOGGER = logging.getLogger(__name__)
 
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
+# The stream of batches from a position in the data on, for a run that has done
+# so many steps; the two differ after batches have been left out.
+MakeBatches = Callable[[int, int], Iterable[Batch]]
 
-# A metric of steps that can leave the state as it was: 1 where they did.
-SKIPPED = 'skipped'
+# What becomes of a step whose loss or gradient is not finite.
+ON_NON_FINITE = ('stop', 'skip', 'restore')
+_MAX_RESTORES = 10  # Of one checkpoint.
+# Metrics that are made of others, those last that are made of most.
+_DERIVED = ('loss', 'gradient_norm', 'parameter_norm')
 
 
-def run_or_resume(
-  state: TrainState,
-  *,
-  workdir: str | pathlib.Path,
-  make_batches: Callable[[int], Iterable[Batch]],
-  best_metric: str,
-  batch_size: int,
-  num_steps: int,
-  tensorboard: bool = False,
-  **options: Any,
-) -> tuple[TrainState, dict[str, float]]:
-  """Trains from the last checkpoint of a run folder, or from the beginning.
+class NonFiniteError(FloatingPointError):
+  """A metric is not finite.
 
-  Args:
-    state: the first state, on its devices.
-    workdir: the run folder.
-    make_batches: opens the stream of batches after so many steps.
-    best_metric: score whose best state is kept beside the last one.
-    batch_size: examples of a step over all devices, for the rate.
-    num_steps: steps to have done at the end.
-    tensorboard: write TensorBoard event files too.
-    **options: the other options of `run`.
-
-  Returns:
-    The last state and its scores.
-
-  Raises:
-    ValueError: the checkpoint is of another model or optimiser.
-    FloatingPointError: as `run`.
+  Attributes:
+    step: of the metric.
   """
-  with Checkpoints(workdir, best_metric=best_metric) as checkpoints:
-    first_step, seconds, scores = 0, 0.0, {}
-    if checkpoints.last_step is not None:
-      state, progress = checkpoints.restore(state)
-      first_step = int(progress['data_position'])
-      seconds, scores = float(progress['seconds']), progress['scores']
-      _LOGGER.info('continuing from step %d', first_step)
-    if first_step >= num_steps:
-      return state, scores
-    writer = MetricWriter(
-      workdir,
-      num_steps=num_steps,
-      resumed_at=first_step,
-      tensorboard=tensorboard,
-    )
-    state, scores = run(
-      state,
-      batches=make_batches(first_step),
-      chrono=Chrono(
-        num_steps=num_steps, batch_size=batch_size, seconds_before=seconds
-      ),
-      writer=writer,
-      checkpoints=checkpoints,
-      first_step=first_step,
-      num_steps=num_steps,
-      **options,
-    )
-    writer.close()
-  return state, scores
+
+  def __init__(self, message: str, step: int):
+    """Says what and where."""
+    super().__init__(message)
+    self.step = step
 
 
-def run(
-  state: TrainState,
-  *,
-  step_fn: StepFunction,
-  batches: Iterable[Batch],
-  evaluate: Callable[[TrainState], dict[str, float]],
-  chrono: Chrono,
-  writer: MetricWriter,
-  checkpoints: Checkpoints,
-  first_step: int,
-  num_steps: int,
-  log_every_steps: int,
-  eval_every_steps: int,
-  save_every_steps: int,
-) -> tuple[TrainState, dict[str, float]]:
-  """Trains from `first_step` to `num_steps`.
+@dataclasses.dataclass(kw_only=True)
+class Loop:
+  """Trains a state to a number of steps, from the beginning or a checkpoint.
 
-  Args:
-    state: state after `first_step` steps.
+  Attributes:
     step_fn: one update; its metrics are scalars on the device. Steps whose
       metric `SKIPPED` is 1 count in none of the others.
-    batches: endless, from the batch after `first_step` on.
+    make_batches: see `MakeBatches`.
     evaluate: scores of a state.
-    chrono: the clock of the run.
-    writer: gets the metrics.
-    checkpoints: gets the states; one is saved every `save_every_steps`, at
-      every evaluation (so that the best one is there) and at the end.
-    first_step: steps done before.
+    best_metric: score whose best state is kept beside the last ones.
+    batch_size: examples of a step over all devices, for the rate.
     num_steps: steps to have done at the end.
     log_every_steps: interval of the console and metrics lines, which are means
       over the interval.
     eval_every_steps: interval of evaluations; there is one at the end too.
-    save_every_steps: interval of checkpoints.
-
-  Returns:
-    The last state and its scores.
-
-  Raises:
-    FloatingPointError: a metric is not finite, or all steps between two
-      lines were skipped; names the steps.
+    save_every_steps: interval of checkpoints. One is saved at every evaluation
+      too (so that the best one is there), and at the end.
+    on_non_finite: 'stop' the run; 'skip', for a step that leaves the state as
+      it was, see `steps.skip_non_finite`; or 'restore' the last checkpoint and
+      go on with the batches after the one at fault.
+    name_examples: says what a batch is made of, by its position in the data.
+    tensorboard: write TensorBoard event files too.
   """
-  scores: dict[str, float] = {}
-  pending: list[dict[str, Any]] = []
-  stream = iter(batches)
-  for step in range(first_step + 1, num_steps + 1):
-    state, metrics = step_fn(state, next(stream))
-    if pending:
-      # At most two steps are under way, so batches do not pile up in memory.
-      jax.block_until_ready(pending[-1])
-    pending.append(metrics)
 
-    last = step == num_steps
-    evaluating = last or step % eval_every_steps == 0
-    saving = evaluating or step % save_every_steps == 0
-    if last or step % log_every_steps == 0:
-      means = _finite_means(pending, step)
-      writer.write(step, means | chrono.measure(step))
-      pending = []
-    elif saving:
-      _finite_means(pending, step)  # A broken state must not be saved.
-    if saving:
-      with chrono.paused():
-        if evaluating:
-          scores = evaluate(state)
-          writer.write(step, scores)
-        progress = _progress(step, chrono, scores)
-        checkpoints.save(step, state, progress, scores if evaluating else None)
-  return state, scores
+  step_fn: StepFunction
+  make_batches: MakeBatches
+  evaluate: Callable[[TrainState], dict[str, float]]
+  best_metric: str
+  batch_size: int
+  num_steps: int
+  log_every_steps: int
+  eval_every_steps: int
+  save_every_steps: int
+  on_non_finite: str = 'stop'
+  name_examples: Callable[[int], Sequence[str]] | None = None
+  tensorboard: bool = False
+
+  def run(
+    self, state: TrainState, workdir: str | pathlib.Path
+  ) -> tuple[TrainState, dict[str, float]]:
+    """Trains, and goes on from the last checkpoint if there is one.
+
+    Args:
+      state: the first state, on its devices.
+      workdir: the run folder.
+
+    Returns:
+      The last state and its scores.
+
+    Raises:
+      ValueError: the checkpoint is of another model or optimiser.
+      FloatingPointError: a metric is not finite (with 'stop'), or is not
+        finite time and again; names step and examples.
+      OSError: a checkpoint can not be read or written.
+      RuntimeError: a batch could not be read; the state before it is saved.
+      PreemptedError: the machine is taken away; the state is saved.
+    """
+    if self.on_non_finite not in ON_NON_FINITE:
+      raise ValueError(
+        f'on_non_finite {self.on_non_finite!r} must be one of '
+        f'{", ".join(ON_NON_FINITE)}'
+      )
+    with (
+      Checkpoints(workdir, best_metric=self.best_metric) as checkpoints,
+      Notice() as notice,
+    ):
+      started = _Run(self, state, workdir, checkpoints, notice)
+      try:
+        return started.to_the_end()
+      finally:
+        started.writer.close()
 
 
-def _progress(
-  step: int, chrono: Chrono, scores: Mapping[str, float]
-) -> Progress:
-  return {
-    'data_position': step,
-    'seconds': chrono.seconds,
-    'scores': dict(scores),
-  }
+class _Run:
+  """What changes while a loop runs."""
 
-
-def _finite_means(pending: list[dict[str, Any]], step: int) -> dict[str, float]:
-  """Means over steps; an error that names what is not finite, and where."""
-  fetched = jax.device_get(pending)
-  first = step - len(fetched) + 1
-  counted = []
-  for offset, metrics in enumerate(fetched, start=first):
-    if metrics.get(SKIPPED):
-      continue
-    counted.append(metrics)
-    for name, value in metrics.items():
-      if not math.isfinite(value):
-        raise FloatingPointError(f'{name} is {value} at step {offset}')
-  if fetched and not counted:
-    raise FloatingPointError(
-      f'all steps from {first} to {step} were skipped: no gradient was finite'
+  def __init__(
+    self,
+    loop: Loop,
+    state: TrainState,
+    workdir: str | pathlib.Path,
+    checkpoints: Checkpoints,
+    notice: Notice,
+  ):
+    self.loop, self.state = loop, state
+    self.checkpoints, self.notice = checkpoints, notice
+    self.step = self.position = 0
+    self.scores: dict[str, float] = {}
+    self.scored_at = self.saved_at = 0
+    self.pending: list[dict[str, Any]] = []
+    self.restores = self.warned_at = 0
+    seconds = 0.0
+    if checkpoints.last_step is not None:
+      seconds = self._restore()
+      _LOGGER.info('continuing from step %d', self.step)
+    self.chrono = Chrono(
+      num_steps=loop.num_steps,
+      batch_size=loop.batch_size,
+      seconds_before=seconds,
     )
-  names = counted[0].keys() if counted else ()
-  means = {
-    name: sum(float(m[name]) for m in counted) / len(counted) for name in names
-  }
-  if SKIPPED in means:
-    means[SKIPPED] = 1.0 - len(counted) / len(fetched)
-  return means
+    self.writer = MetricWriter(
+      workdir,
+      num_steps=loop.num_steps,
+      resumed_at=self.step,
+      tensorboard=loop.tensorboard,
+    )
+
+  def to_the_end(self) -> tuple[TrainState, dict[str, float]]:
+    loop = self.loop
+    if self.step and self._evaluation_is_due() and self.scored_at != self.step:
+      self._evaluate_and_save()  # The last start was ended before it had.
+    if loop.on_non_finite == 'restore' and self.saved_at == 0:
+      self._save()  # So that there is something to go back to.
+    stream = self._open()
+    while self.step < loop.num_steps:
+      try:
+        self._advance(stream)
+      except NonFiniteError as error:
+        self._go_back(error)
+        stream = self._open()
+    self.checkpoints.wait()
+    return self.state, self.scores
+
+  def _open(self) -> Iterator[Batch]:
+    return iter(self.loop.make_batches(self.position, self.step))
+
+  def _advance(self, stream: Iterator[Batch]) -> None:
+    """One step, and what is due after it."""
+    loop = self.loop
+    batch = self._next(stream)
+    self.state, metrics = loop.step_fn(self.state, batch)
+    if self.pending:
+      # At most two steps are under way, so batches do not pile up in memory.
+      jax.block_until_ready(self.pending[-1])
+    self.pending.append(metrics)
+    self.step, self.position = self.step + 1, self.position + 1
+
+    evaluating = self._evaluation_is_due()
+    if evaluating or self.step % loop.log_every_steps == 0:
+      self._log()
+    if evaluating:
+      self._evaluate_and_save()
+    elif self.step % loop.save_every_steps == 0:
+      self._save()
+    if self.notice.reached(self.step):
+      self._end_early()
+
+  def _evaluation_is_due(self) -> bool:
+    loop = self.loop
+    return self.step >= loop.num_steps or self.step % loop.eval_every_steps == 0
+
+  def _next(self, stream: Iterator[Batch]) -> Batch:
+    try:
+      return next(stream)
+    except Exception as error:  # Sources and transforms can raise anything.
+      what = f'the batch of step {self.step + 1} could not be read: {error!r}'
+      if jax.process_count() > 1:
+        raise RuntimeError(f'{what}; the last checkpoint stays') from error
+      if self.step > self.saved_at:
+        self._save()
+        self.checkpoints.wait()
+      raise RuntimeError(
+        f'{what}; the state after step {self.step} is saved'
+      ) from error
+
+  def _log(self) -> None:
+    means = self._finite_means()
+    self.writer.write(self.step, means | self.chrono.measure(self.step))
+    self.pending = []
+
+  def _evaluate_and_save(self) -> None:
+    with self.chrono.paused():
+      try:
+        with self.notice.interrupts():
+          scores = self.loop.evaluate(self.state)
+      except PreemptedError:
+        self._end_early()
+      self.scores, self.scored_at = scores, self.step
+      self.writer.write(self.step, scores)
+      self._save(scores)
+
+  def _save(self, scores: Mapping[str, float] | None = None) -> None:
+    self._finite_means()  # A broken state must not be saved.
+    progress: Progress = {
+      'data_position': self.position,
+      'seconds': self.chrono.seconds,
+      'scores': dict(self.scores),
+      'scored_at': self.scored_at,
+    }
+    with self.chrono.paused():
+      self.checkpoints.save(self.step, self.state, progress, scores)
+    self.saved_at, self.restores = self.step, 0
+
+  def _end_early(self) -> None:
+    if self.step > self.saved_at:
+      self._save()
+    self.checkpoints.wait()
+    raise PreemptedError(
+      f'asked to end by SIGTERM: step {self.step} is saved, the same command '
+      'goes on from there'
+    )
+
+  def _restore(self) -> float:
+    """Takes up the last checkpoint; gives the time spent until then."""
+    self.state, progress = self.checkpoints.restore(self.state)
+    self.step = self.saved_at = int(self.state.step)
+    self.position = int(progress['data_position'])
+    self.scores = progress['scores']
+    self.scored_at = int(progress['scored_at'])
+    return float(progress['seconds'])
+
+  def _go_back(self, error: NonFiniteError) -> None:
+    """Restores, and moves on to the data after the batch at fault."""
+    ahead = self.position - (self.step - error.step)
+    if self.loop.on_non_finite != 'restore' or self.restores == _MAX_RESTORES:
+      raise error
+    self.restores += 1
+    self._restore()
+    _LOGGER.warning(
+      '%s; back to step %d, without the %d batches up to that one',
+      error,
+      self.step,
+      ahead - self.position,
+    )
+    self.position = ahead
+    self.pending = []
+    self.writer.rewind(self.step)
+
+  def _finite_means(self) -> dict[str, float]:
+    """Means of the metrics since the last line.
+
+    Raises:
+      NonFiniteError: one is not finite; names what, where, and the examples.
+    """
+    fetched = jax.device_get(self.pending)
+    first = self.step - len(fetched) + 1
+    counted = []
+    for step, metrics in enumerate(fetched, start=first):
+      bad = [k for k, x in metrics.items() if not math.isfinite(x)]
+      bad.sort(
+        key=lambda k: _DERIVED.index(k) if k in _DERIVED else -1
+      )  # The term at fault comes first.
+      if metrics.get(SKIPPED):
+        if step > self.warned_at:
+          self.warned_at = step
+          what = f'{bad[0]} is {metrics[bad[0]]}' if bad else 'not finite'
+          _LOGGER.warning(
+            'step %d is skipped: %s%s', step, what, self._examples_of(step)
+          )
+        continue
+      counted.append(metrics)
+      if bad:
+        raise NonFiniteError(
+          f'{bad[0]} is {metrics[bad[0]]} at step {step}'
+          f'{self._examples_of(step)}',
+          step,
+        )
+    if fetched and not counted:
+      raise NonFiniteError(
+        f'all steps from {first} to {self.step} were skipped: no gradient was '
+        'finite',
+        self.step,
+      )
+    names = counted[0].keys() if counted else ()
+    means = {
+      name: sum(float(m[name]) for m in counted) / len(counted)
+      for name in names
+    }
+    if SKIPPED in means:
+      means[SKIPPED] = 1.0 - len(counted) / len(fetched)
+    return means
+
+  def _examples_of(self, step: int) -> str:
+    if self.loop.name_examples is None:
+      return ''
+    position = self.position - (self.step - step) - 1
+    examples = self.loop.name_examples(position)
+    return f', of the examples {", ".join(map(str, examples))}'

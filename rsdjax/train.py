@@ -245,20 +245,23 @@ def train_and_evaluate(
     'std': tuple(dataset.std),
   }
   parallelism = config.train.parallelism
+  step = make_train_step(
+    student,
+    experiment.teacher,
+    experiment.distiller,
+    experiment.tx,
+    **normalisation,
+    loss=config.loss.name,
+    label_smoothing=config.loss.label_smoothing,
+    ema_decay=config.train.ema_decay,
+    groups=config.train.groups_per_device,
+    accumulation_steps=config.train.accumulation_steps,
+    axis_name=distributed.AXIS_NAME,
+  )
+  if config.train.on_non_finite == 'skip':
+    step = steps.skip_non_finite(step)
   mapped = steps.map_step(
-    make_train_step(
-      student,
-      experiment.teacher,
-      experiment.distiller,
-      experiment.tx,
-      **normalisation,
-      loss=config.loss.name,
-      label_smoothing=config.loss.label_smoothing,
-      ema_decay=config.train.ema_decay,
-      groups=config.train.groups_per_device,
-      accumulation_steps=config.train.accumulation_steps,
-      axis_name=distributed.AXIS_NAME,
-    ),
+    step,
     mesh,
     parallelism=parallelism,
     donate_state=True,
@@ -285,29 +288,38 @@ def train_and_evaluate(
       candidates['ema_test'] = state.ema
     return score(candidates)
 
-  def batches_from(first_step: int) -> Iterator[Batch]:
+  order: dict[str, Any] = {
+    'batch_size': batch_size,
+    'seed': config.seed,
+    'device_count': mesh.size,
+    'repeats': config.train.augmentation_repeats,
+  }
+
+  def batches_from(position: int, first_step: int) -> Iterator[Batch]:
+    del first_step
     source: pipeline.RandomAccess = dataset.train
     if experiment.distiller.needs_index:
       source = Numbered(dataset.train)
     batches = pipeline.train_iterator(
       source,
       dataset.train_transform,
-      batch_size=batch_size,
-      seed=config.seed,
-      start_step=first_step,
+      **order,
+      start_step=position,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
       batch_transform=dataset.batch_transform,
-      device_count=mesh.size,
-      repeats=config.train.augmentation_repeats,
       num_workers=config.train.data_workers,
     )
     return (distributed.shard_batch(b, mesh, parallelism) for b in batches)
 
+  def example_names(position: int) -> list[str]:
+    numbers = pipeline.example_numbers(
+      len(dataset.train), position=position, **order
+    )
+    return [f'number {i}' for i in numbers]
+
   # Own checkpoint, or scratch; the loop
-  state, scores = training_loop.run_or_resume(
-    state,
-    workdir=workdir,
+  loop = training_loop.Loop(
     step_fn=step_fn,
     make_batches=batches_from,
     evaluate=evaluate,
@@ -317,8 +329,11 @@ def train_and_evaluate(
     log_every_steps=config.train.log_every_steps,
     eval_every_steps=config.train.eval_every_steps,
     save_every_steps=config.train.save_every_steps,
+    on_non_finite=config.train.on_non_finite,
+    name_examples=example_names,
     tensorboard=config.train.tensorboard,
   )
+  state, scores = loop.run(state, workdir)
 
   # Export
   if jax.process_index() == 0:

@@ -57,7 +57,7 @@ def evaluate(
   protocols: Sequence[str] = PROTOCOLS,
   sigma: float | None = None,
 ) -> list[scores.Score]:
-  """Restores and scores all pairs, whole, whatever their size.
+  """Restores and scores all pairs, whole; several processes share them.
 
   Args:
     network: from `trnr.models.create`.
@@ -78,13 +78,16 @@ def evaluate(
   Source: Ran et al., the test programs.
   """
   scores.require_protocols(protocols)
-  found = []
-  for name, image, target in pictures(source, sigma):
+  found, names = [], []
+  for index, (name, image, target) in enumerate(pictures(source, sigma)):
+    names.append(name)
+    if not scores.is_own(index):
+      continue
     restored = restore(network, variables, image, level_of(network, sigma))
     found += scores.score_image(
       name, np.asarray(restored)[0], image[0], target[0], protocols
     )
-  return found
+  return scores.of_all_processes(found, names, protocols)
 
 
 def load_network(

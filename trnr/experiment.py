@@ -34,7 +34,8 @@ class Experiment:
     tx: optimiser.
     schedule: its learning rate by step.
     steps_per_epoch: length of the epochs that schedules count.
-    make_batches: opens the stream of batches; takes the first step.
+    make_batches: opens the stream of batches; takes the number of the first.
+    example_names: what a batch is made of; takes its number.
     rng: key of the run.
     config: the config.
   """
@@ -46,6 +47,7 @@ class Experiment:
   schedule: optax.Schedule
   steps_per_epoch: int
   make_batches: Callable[[int], Iterator[Any]]
+  example_names: Callable[[int], list[str]]
   rng: Array
   config: ml_collections.ConfigDict
 
@@ -146,6 +148,9 @@ def build(
     steps_per_epoch=steps_per_epoch,
     make_batches=functools.partial(
       input_pipeline.train_batches, config, network, learn, patch_set
+    ),
+    example_names=functools.partial(
+      input_pipeline.example_names, config, network, learn, patch_set
     ),
     rng=jax.random.key(config.seed),
     config=config,

@@ -168,17 +168,7 @@ def train_batches(
   }
   max_sigma = block.max_sigma if network.needs_sigma else None
   if block.name == 'rcs':
-    assert patch_set is not None
-    source = tasks.TaskSource(
-      patch_set,
-      num_tasks=block.num_tasks,
-      frequencies=block.frequencies,
-      shots=block.shots,
-      query_shots=block.query_shots,
-      seed=config.seed,
-      replace=block.replace,
-      max_sigma=max_sigma,
-    )
+    source = _task_source(config, network, patch_set)
     return tasks.task_iterator(source, **here)
   transforms: list[Transform] = [
     pair_transforms.PairSymmetry(
@@ -211,6 +201,74 @@ def train_batches(
     shuffle=shuffle,
     device_count=distributed.make_mesh().size,
     **here,
+  )
+
+
+def example_names(
+  config: ml_collections.ConfigDict,
+  network: models.RestorationNetwork,
+  learn: pairs.PairSource,
+  patch_set: PatchSet | None,
+  position: int,
+) -> list[str]:
+  """What a batch of `train_batches` is made of.
+
+  Args:
+    config: of the run.
+    network: see `train_batches`, as for the next two.
+    learn: pictures to learn from.
+    patch_set: their patches.
+    position: number of the batch.
+
+  Returns:
+    For each row a picture, a patch, or the patches of a task.
+  """
+  block = config.sampling
+  if block.name == 'rcs':
+    source = _task_source(config, network, patch_set)
+    first = position * block.num_tasks
+    return [source.name(first + i) for i in range(block.num_tasks)]
+  if block.name in ('rps', 'rbs2'):
+    # A small set comes several times.
+    count = len(learn)
+    if count < block.batch_size:
+      count *= -(-block.batch_size // count)
+    if block.name == 'rps':
+      assert patch_set is not None
+      count = len(patch_set)
+    numbers = pipeline.example_numbers(
+      count,
+      position=position,
+      batch_size=block.batch_size,
+      seed=config.seed,
+      device_count=distributed.make_mesh().size,
+    )
+    if block.name == 'rps':
+      return [f'patch {i}' for i in numbers]
+    return [learn.names[i % len(learn)] for i in numbers]
+  images = sources.DistinctImages(learn, block.batch_size, config.seed)
+  first = position * block.batch_size
+  return [
+    learn.names[images.number(first + i)] for i in range(block.batch_size)
+  ]
+
+
+def _task_source(
+  config: ml_collections.ConfigDict,
+  network: models.RestorationNetwork,
+  patch_set: PatchSet | None,
+) -> tasks.TaskSource:
+  assert patch_set is not None
+  block = config.sampling
+  return tasks.TaskSource(
+    patch_set,
+    num_tasks=block.num_tasks,
+    frequencies=block.frequencies,
+    shots=block.shots,
+    query_shots=block.query_shots,
+    seed=config.seed,
+    replace=block.replace,
+    max_sigma=block.max_sigma if network.needs_sigma else None,
   )
 
 

@@ -65,10 +65,14 @@ class DistinctImages:
     return 2**40 * self.batch_size
 
   def __getitem__(self, index: int) -> Example:
-    step, slot = divmod(int(index), self.batch_size)
+    return self.source[self.number(int(index))]
+
+  def number(self, index: int) -> int:
+    """Which image an element is."""
+    step, slot = divmod(index, self.batch_size)
     turn, place = divmod(slot, len(self.source))
     rng = np.random.default_rng((self.seed, step, turn))
-    return self.source[int(rng.permutation(len(self.source))[place])]
+    return int(rng.permutation(len(self.source))[place])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

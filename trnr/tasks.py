@@ -201,6 +201,15 @@ class TaskSource:
       'query': self._patches(drawn.query),
     }
 
+  def name(self, index: int) -> str:
+    """What a task is made of: clusters and numbers of patches in them."""
+    step, task = divmod(index, self.num_tasks)
+    drawn = self._episode(step)[task]  # type: ignore[attr-defined]
+    parts = [
+      f'{draw.cluster}:{draw.patch}' for draw in [*drawn.support, *drawn.query]
+    ]
+    return f'task {task} of patches (cluster:number) {" ".join(parts)}'
+
   def _draw(self, step: int) -> list[Task]:
     sequence = np.random.SeedSequence((self.seed, step))
     degraded = self.patch_set.degraded

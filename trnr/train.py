@@ -337,8 +337,11 @@ def train_and_evaluate(
     mesh.size,
     workdir,
   )
+  step = make_step(parts, distributed.AXIS_NAME)
+  if config.train.on_non_finite == 'skip':
+    step = steps.skip_non_finite(step)
   step_fn = steps.map_step(
-    make_step(parts, distributed.AXIS_NAME),
+    step,
     mesh,
     parallelism=parallelism,
     donate_state=True,
@@ -366,13 +369,11 @@ def train_and_evaluate(
   best_metric = f'{prefix}{first_protocol}_psnr'
 
   # Own checkpoint, or scratch; the loop
-  state, scores = training_loop.run_or_resume(
-    state,
-    workdir=workdir,
+  loop = training_loop.Loop(
     step_fn=step_fn,
-    make_batches=lambda first_step: (
+    make_batches=lambda position, first_step: (
       distributed.shard_batch(b, mesh, parallelism)
-      for b in parts.make_batches(first_step)
+      for b in parts.make_batches(position)
     ),
     evaluate=score,
     best_metric=best_metric,
@@ -381,8 +382,11 @@ def train_and_evaluate(
     log_every_steps=config.train.log_every_steps,
     eval_every_steps=config.train.eval_every_steps,
     save_every_steps=config.train.save_every_steps,
+    on_non_finite=config.train.on_non_finite,
+    name_examples=parts.example_names,
     tensorboard=config.train.tensorboard,
   )
+  state, scores = loop.run(state, workdir)
 
   # Export
   if jax.process_index() == 0:

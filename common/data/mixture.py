@@ -114,6 +114,11 @@ class Epochs:
     epoch, place = divmod(int(index), self.steps_per_epoch * self.batch_size)
     return self.mixture[int(self.order(epoch)[place])]
 
+  def name(self, index: int) -> str:
+    """Name of an element, as set/name."""
+    epoch, place = divmod(index, self.steps_per_epoch * self.batch_size)
+    return self.mixture.names[int(self.order(epoch)[place])]
+
   def order(self, epoch: int) -> np.ndarray:
     """Elements of the mixture that an epoch shows, integers [n], in order."""
     return _order(

@@ -131,6 +131,41 @@ def train_iterator(
   return iter(stream)
 
 
+def example_numbers(
+  num_examples: int,
+  *,
+  position: int,
+  batch_size: int,
+  seed: int,
+  device_count: int = 1,
+  repeats: int = 1,
+) -> list[int]:
+  """The examples of a batch of `train_iterator`, without reading them.
+
+  Args:
+    num_examples: length of the source, which is shuffled.
+    position: number of the batch.
+    batch_size: see `train_iterator`, as for the others.
+    seed: of the order.
+    device_count: of all processes.
+    repeats: copies of an example.
+
+  Returns:
+    Their numbers in the source, in the order of the rows of the whole batch.
+  """
+  stream = train_iterator(
+    _Numbers(num_examples),
+    lambda example, rng: example,
+    batch_size=batch_size,
+    seed=seed,
+    start_step=position,
+    device_count=device_count,
+    repeats=repeats,
+    num_threads=0,
+  )
+  return next(stream)['number'].tolist()
+
+
 def evaluation_batches(
   source: RandomAccess,
   transform: Callable[[Example], Example],
@@ -176,6 +211,19 @@ def evaluation_batches(
   data = grain.MapDataset.range(num_batches * batch_size).map(masked_example)
   data = data.batch(batch_size // process_count)[process_index::process_count]
   return iter(data.to_iter_dataset(_read_options(num_threads)))
+
+
+class _Numbers:
+  """Examples that are only their own numbers."""
+
+  def __init__(self, length: int):
+    self._length = length
+
+  def __len__(self) -> int:
+    return self._length
+
+  def __getitem__(self, index: int) -> Example:
+    return {'number': np.asarray(index)}
 
 
 class _Repeated(grain.MapDataset):

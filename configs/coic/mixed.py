@@ -181,7 +181,7 @@ def get_config(arg: str = 'brn') -> ml_collections.ConfigDict:
   config.train.num_steps = num_steps
   config.train.plain_steps = plain_steps
   config.train.freeze_network = False
-  config.train.skip_non_finite = name == 'dgunet'
+  config.train.on_non_finite = 'skip' if name == 'dgunet' else 'stop'
   config.train.log_every_steps = 2 if smoke else 100
   config.train.eval_every_steps = num_steps if smoke else 20_000
   config.train.save_every_steps = num_steps if smoke else 2_000

@@ -87,6 +87,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.train.dtype = 'float32'
   config.train.accumulation_steps = 1
   config.train.shard_optimizer = False
+  config.train.on_non_finite = 'stop'
   config.train.groups_per_device = 1
   config.train.ema_decay = ml_collections.config_dict.placeholder(float)
   config.train.augmentation_repeats = 1

@@ -149,6 +149,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.train.dtype = 'float32'
   config.train.accumulation_steps = 1
   config.train.shard_optimizer = False
+  config.train.on_non_finite = 'stop'
   config.train.tensorboard = False
 
   config.eval = ml_collections.ConfigDict()
