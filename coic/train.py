@@ -25,7 +25,7 @@ from common import (
 from common.array_types import Array, Batch, PyTree
 from common.checkpoints import export_model
 from common.steps import Found, Step
-from common.train_state import TrainState
+from common.train_state import moving_average, TrainState
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -100,6 +100,10 @@ def make_update(
   ) -> Found:
     dropout = distributed.device_key(_step_keys(state)[1], axis_name)
     momentum_params = state.model_state['momentum_encoder']['params']
+    # The same on all devices, other than what a device's copies would give.
+    moved_params = moving_average(
+      momentum_params, state.params['encoder'], decay=momentum
+    )
 
     def loss_fn(
       params: PyTree, model_state: PyTree, batch: Any, part: Array | int
@@ -122,7 +126,7 @@ def make_update(
         terms['contrastive_loss'] = contrasted.loss.mean()
         model_state['encoder'] = {'batch_stats': contrasted.batch_stats}
         model_state['momentum_encoder'] = {
-          'params': contrasted.momentum_params,
+          'params': moved_params,
           'batch_stats': contrasted.momentum_batch_stats,
         }
       weights = params['network']

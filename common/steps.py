@@ -78,14 +78,17 @@ def differentiate(
 ) -> Found:
   """Gradients of a loss, as means over devices and parts of the batch.
 
-  The mean over devices is taken twice: of the loss inside the function that is
-  differentiated, and of the gradients. Without the first, `shard_map` sums the
-  gradients of replicated parameters over devices while the loss looks right.
+  Each device differentiates the sum of the losses of all devices with respect
+  to its own copy of the parameters, and the mean over devices is taken once,
+  when all parts are through: the gradients cross the network once in a step.
+  That takes copies that may differ; for parameters that devices share,
+  `shard_map` would sum the gradients by itself, in every part.
 
   Args:
     loss_fn: `(params, model_state, batch, part) -> (terms, model_state)` on one
       device's share of one part; `terms['loss']` is what is differentiated, and
-      `part` the number of the part.
+      `part` the number of the part. What of the model state is no average over
+      devices must not follow from `params`, the device's copies.
     params: the parameters.
     model_state: collections by module. It goes from part to part.
     batch: arrays [b, ...].
@@ -100,22 +103,30 @@ def differentiate(
     ValueError: the parts do not divide the device's share of the batch.
   """
 
-  def mean_loss(
+  def loss_of_device(
     params: PyTree, model_state: PyTree, piece: PyTree, part: Array | int
   ) -> tuple[Array, tuple[dict[str, Array], PyTree]]:
     terms, model_state = loss_fn(params, model_state, piece, part)
-    terms = distributed.pmean(terms, axis_name)
     model_state = train_state.average_statistics(model_state, axis_name)
-    return terms['loss'], (terms, model_state)
+    # One that devices have taken together is each one's own all the same.
+    loss = distributed.varying_like(terms['loss'], piece)
+    return loss, (terms, model_state)
 
   def find(model_state: PyTree, piece: PyTree, part: Array | int) -> Found:
-    gradients, (terms, model_state) = jax.grad(mean_loss, has_aux=True)(
-      params, model_state, piece, part
+    copies = distributed.varying_like(params, piece)
+    gradients, (terms, model_state) = jax.grad(loss_of_device, has_aux=True)(
+      copies, model_state, piece, part
     )
-    return Found(distributed.pmean(gradients, axis_name), model_state, terms)
+    return Found(gradients, model_state, terms)
+
+  def over_devices(
+    gradients: PyTree, model_state: PyTree, terms: dict[str, Array]
+  ) -> Found:
+    gradients, terms = distributed.pmean((gradients, terms), axis_name)
+    return Found(gradients, model_state, terms)
 
   if accumulation_steps == 1:
-    return find(model_state, batch, 0)
+    return over_devices(*find(model_state, batch, 0))
 
   def split(x: Array) -> Array:
     if len(x) % accumulation_steps:
@@ -134,14 +145,16 @@ def differentiate(
     total = jax.tree.map(jnp.add, total, found.gradients)
     return (total, found.model_state), found.terms
 
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  zeros = distributed.varying_like(zeros, batch)
   (total, model_state), terms = jax.lax.scan(
     body,
-    (jax.tree.map(jnp.zeros_like, params), model_state),
+    (zeros, model_state),
     (jnp.arange(accumulation_steps), jax.tree.map(split, batch)),
   )
   gradients = jax.tree.map(lambda x: x / accumulation_steps, total)
   terms = jax.tree.map(lambda x: x.mean(axis=0), terms)
-  return Found(gradients, model_state, terms)
+  return over_devices(gradients, model_state, terms)
 
 
 def skip_non_finite(step: Step) -> Step:
