@@ -16,6 +16,9 @@ quickstart: $(INSTALLED)  ## All three methods on embedded images, 15 minutes.
 	  --workdir runs/quickstart/trnr --samplings rcs,rbs1 --seeds 0
 	$(RUN) -m coic.compare --config configs/coic/photos.py \
 	  --workdir runs/quickstart/coic --methods baseline,coic --seeds 0
+	$(RUN) -m coic.analysis --weights runs/quickstart/coic/coic_seed0 \
+	  --config configs/coic/photos.py --split train \
+	  --output runs/quickstart/coic/analysis
 
 test: $(INSTALLED)  ## The test suite.
 	$(PYTEST)

@@ -3,9 +3,9 @@ r"""What CoIC has learnt: relations of sets, temperatures of masks, rain, cost.
   python -m coic.analysis --weights RUN --set rain200l=FOLDER \
     --set photos:heavy --output FOLDER
 
-writes `analysis.json` and pictures. The sets can also be the test sets of a
-config. Weights that come without an encoder, as the published ones do, only
-have temperatures, at one embedding for all pictures.
+writes `analysis.json` and pictures. The sets can also be those of a config.
+Weights that come without an encoder, as the published ones do, only have
+temperatures, at one embedding for all pictures.
 """
 
 import argparse
@@ -306,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     help='a published set and where it lies, or photos:PRESET of drawn rain; '
     + ', '.join(derain_sets.LAYOUTS),
   )
-  sets.add_argument('--config', help='config whose test sets to take')
+  sets.add_argument('--config', help='config whose sets to take')
   parser.add_argument(
     '--split', default='test', choices=('train', 'test'), help='of the sets'
   )
@@ -326,8 +326,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
   try:
     derainer = evaluate.load_derainer(options.weights, name=options.model)
     if options.config:
-      block = configuration.load(options.config).data.test_sets
-      opened = experiment.open_sets(block)
+      data = configuration.load(options.config).data
+      opened = experiment.open_sets(data[f'{options.split}_sets'])
     else:
       opened = open_named_sets(options.set, split=options.split)
     z = jnp.asarray(np.load(options.embedding)) if options.embedding else None
