@@ -4,6 +4,7 @@ import os
 import random
 import re
 import signal
+import subprocess
 import time
 
 import numpy as np
@@ -156,3 +157,24 @@ def test_other_devices_and_processes_take_a_run_up(
   )
   for name, value in expected.items():
     np.testing.assert_allclose(found[name], value, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_data_worker_that_dies(tmp_path, machine):
+  arguments = command(tmp_path, '--config.train.data_workers=2')
+  arguments += ['--config.train.num_steps=100000']
+  (process,) = commands.start(*arguments, **machine)
+  wait_for(tmp_path, 4, process)
+  children = subprocess.run(
+    ['pgrep', '--parent', str(process.pid), '--full', 'spawn_main'],
+    capture_output=True,
+    text=True,
+    check=True,
+  ).stdout
+  os.kill(int(children.split()[0]), signal.SIGKILL)
+  (ended,) = commands.outcomes([process])
+  assert ended.code == 1
+  (step,) = re.findall(
+    r'could not be read: .*; the state after step (\d+) is saved', ended.err
+  )
+  assert int(step) == checkpointed_step(tmp_path)

@@ -1,6 +1,7 @@
 """The training step on tiny networks, on one device and on many."""
 
 import functools
+import itertools
 
 import flax.linen as nn
 import jax
@@ -83,12 +84,20 @@ def _parts(
   return step, state, teacher_variables
 
 
-@pytest.mark.parametrize('parallelism', distributed.PARALLELISMS)
-@pytest.mark.parametrize('method', ['none', 'kd', 'rsd', 'rsd+kd'])
-def test_eight_devices_equal_one(batch, method, parallelism):
+@pytest.mark.parametrize(
+  ('method', 'devices', 'parallelism'),
+  [
+    *itertools.product(
+      ['none', 'kd', 'rsd', 'rsd+kd'], [8], distributed.PARALLELISMS
+    ),
+    ('rsd', 2, 'shard_map'),
+    ('rsd', 4, 'shard_map'),
+  ],
+)
+def test_many_devices_equal_one(batch, method, devices, parallelism):
   step, state, teacher_variables = _parts(method)
   expected = jax.jit(step)(state, batch, teacher_variables)
-  mesh = distributed.make_mesh()
+  mesh = distributed.make_mesh(jax.devices()[:devices])
   step, state, _ = _parts(method, axis_name=distributed.AXIS_NAME)
   mapped = steps.map_step(step, mesh, parallelism=parallelism)
   actual = mapped(
