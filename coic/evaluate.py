@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -107,17 +107,7 @@ def restore(
   """
   network = derainer.network
   image = np.asarray(image, np.float32)
-  if z is not None:
-    z = jnp.asarray(z)[None]
-  elif derainer.encoder is not None:
-    assert derainer.encoder_variables is not None
-    z = _embed(derainer.encoder, derainer.encoder_variables, image[None])
-
-  def run(batch: np.ndarray) -> np.ndarray:
-    copies = None if z is None else jnp.repeat(z, len(batch), axis=0)
-    restored = _apply(network, derainer.network_variables, batch, copies)
-    return np.asarray(restored).clip(0, 1)
-
+  run = tile_function(derainer, image, z=z)
   fixed = network.fixed_size
   if fixed is None and min(image.shape[:2]) <= tile:
     padded = tiling.pad_to_multiple(image, network.side_multiple)
@@ -126,6 +116,35 @@ def restore(
   return tiling.apply_in_tiles(
     run, image, tile=fixed or tile, overlap=overlap, weights=weights
   )
+
+
+def tile_function(
+  derainer: Derainer, image: np.ndarray, *, z: Array | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
+  """A function that restores parts of one image, which share its embedding.
+
+  Args:
+    derainer: network and encoder.
+    image: rainy RGB in [0, 1], float32 [h, w, 3].
+    z: see `restore`.
+
+  Returns:
+    A function of float32 [b, h, w, 3] to RGB in [0, 1] of the same shape.
+  """
+  if z is not None:
+    z = jnp.asarray(z)[None]
+  elif derainer.encoder is not None:
+    assert derainer.encoder_variables is not None
+    z = _embed(derainer.encoder, derainer.encoder_variables, image[None])
+
+  def run(batch: np.ndarray) -> np.ndarray:
+    copies = None if z is None else jnp.repeat(z, len(batch), axis=0)
+    restored = _apply(
+      derainer.network, derainer.network_variables, batch, copies
+    )
+    return np.asarray(restored).clip(0, 1)
+
+  return run
 
 
 def evaluate(

@@ -40,6 +40,7 @@ def losses_on_one_batch(case, dtype):
   return found
 
 
+SLOW = pytest.mark.slow
 CASES = [*itertools.product(models.names(), ('baseline', 'coic'))]
 
 
@@ -47,8 +48,8 @@ CASES = [*itertools.product(models.names(), ('baseline', 'coic'))]
 @pytest.mark.parametrize(
   ('name', 'mode'),
   [
-    pytest.param(name, mode, marks=[] if name == 'brn' else pytest.mark.slow)
-    for name, mode in CASES
+    case if case == ('brn', 'coic') else pytest.param(*case, marks=SLOW)
+    for case in CASES
   ],
 )
 def test_loss_falls(name, mode, dtype):
@@ -56,7 +57,7 @@ def test_loss_falls(name, mode, dtype):
   assert found[-1] < found[0]
 
 
-@pytest.mark.slow
+@SLOW
 @pytest.mark.parametrize(('name', 'mode'), CASES)
 def test_whole_run(name, mode, tmp_path):
   config = configuration.load(f'configs/coic/mixed.py:{name},{mode},smoke')

@@ -284,7 +284,9 @@ def test_unknown_loss():
 
 
 @pytest.mark.parametrize('parallelism', ['shard_map', 'pmap'])
-@pytest.mark.parametrize('whole', [False, True], ids=['first', 'second'])
+@pytest.mark.parametrize(
+  'whole', [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_same_step_on_many_devices(whole, parallelism):
   mesh = distributed.make_mesh(jax.devices()[:2])
   options = {'rain_search': 'global', 'bank': 8}

@@ -143,7 +143,15 @@ def _train(family, method, steps):
   return history
 
 
-@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize(
+  'family',
+  [
+    family
+    if family in ('vit', 'mixer')
+    else pytest.param(family, marks=pytest.mark.slow)
+    for family in FAMILIES
+  ],
+)
 def test_all_methods_together_train_every_family(family):
   """One program of all eleven terms; each must be there and move."""
   history = _train(family, '+'.join(distillers.names()), 8)

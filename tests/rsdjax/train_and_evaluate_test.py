@@ -165,7 +165,7 @@ def test_run_folder_of_another_model_is_named(comparison):
     ({'train__batch_size': 12}, 'batch_size 12 must be a multiple of the 8'),
     ({'data__name': 'digit'}, "unknown data set 'digit'"),
     ({'distiller__name': 'rds'}, "distiller 'rds' must be none"),
-    ({'train__batch_norm': 'local'}, "statistics 'local' must be one of"),
+    ({'train__batch_norm': 'local'}, "batch_norm 'local' must be one of"),
     ({'model__name': 'resnet17'}, "unknown network 'resnet17'"),
     ({'loss__name': 'hinge'}, "loss 'hinge' must be one of cross_entropy, bin"),
     ({'train__groups_per_device': 3}, 'groups_per_device 3 must divide'),

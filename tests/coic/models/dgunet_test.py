@@ -333,6 +333,7 @@ def test_bfloat16_computes_and_gives_float32(narrow):
   assert 0 < np.abs(half - full).max() < 0.03
 
 
+@pytest.mark.slow
 def test_gradients_of_constant_images_are_finite(narrow):
   variables, image, _ = narrow
   params = variables['params']
