@@ -311,15 +311,7 @@ def train_and_evaluate(
     accumulation_steps=config.train.accumulation_steps,
     axis_name=distributed.AXIS_NAME,
   )
-  if config.train.on_non_finite == 'skip':
-    step = steps.skip_non_finite(step)
-  step_fn = steps.map_step(
-    step,
-    mesh,
-    parallelism=parallelism,
-    donate_state=True,
-    shard_optimizer=config.train.shard_optimizer,
-  )
+  step_fn = training_loop.compile_step(step, mesh, config.train)
 
   def score(state: TrainState) -> dict[str, float]:
     # On one device: the pictures differ in size.
@@ -337,13 +329,8 @@ def train_and_evaluate(
     evaluate=score,
     best_metric=f'mean_{config.eval.protocols[0]}_psnr',
     batch_size=batch_size,
-    num_steps=config.train.num_steps,
-    log_every_steps=config.train.log_every_steps,
-    eval_every_steps=config.train.eval_every_steps,
-    save_every_steps=config.train.save_every_steps,
-    on_non_finite=config.train.on_non_finite,
     name_examples=parts.example_names,
-    tensorboard=config.train.tensorboard,
+    **training_loop.loop_options(config.train),
   )
   state, scores = loop.run(state, workdir)
 

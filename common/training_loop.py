@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import ml_collections
+from jax.sharding import Mesh
 
+from common import steps
 from common.array_types import Batch
 from common.checkpoints import Checkpoints, Progress
 from common.metric_writers import MetricWriter
 from common.preemption import Notice, PreemptedError
 from common.progress import Chrono
-from common.steps import SKIPPED
 from common.train_state import TrainState
 
 _LOGGER = logging.getLogger(__name__)
@@ -29,6 +31,46 @@ ON_NON_FINITE = ('stop', 'skip', 'restore')
 _MAX_RESTORES = 10  # Of one checkpoint.
 # Metrics that are made of others, those last that are made of most.
 _DERIVED = ('loss', 'gradient_norm', 'parameter_norm')
+
+
+def loop_options(block: ml_collections.ConfigDict) -> dict[str, Any]:
+  """The fields of `Loop` that the `train` block of a config has."""
+  names = (
+    'num_steps',
+    'log_every_steps',
+    'eval_every_steps',
+    'save_every_steps',
+    'on_non_finite',
+    'tensorboard',
+  )
+  return {name: block[name] for name in names}
+
+
+def compile_step(
+  step: steps.Step, mesh: Mesh, block: ml_collections.ConfigDict
+) -> Callable[..., Any]:
+  """Maps a step over devices as the `train` block of a config says.
+
+  Args:
+    step: one update; the memory of its state is used again.
+    mesh: from `distributed.make_mesh`.
+    block: has `on_non_finite`, `parallelism` and `shard_optimizer`.
+
+  Returns:
+    See `steps.map_step`.
+
+  Raises:
+    ValueError: as `steps.map_step`.
+  """
+  if block.on_non_finite == 'skip':
+    step = steps.skip_non_finite(step)
+  return steps.map_step(
+    step,
+    mesh,
+    parallelism=block.parallelism,
+    donate_state=True,
+    shard_optimizer=block.shard_optimizer,
+  )
 
 
 class NonFiniteError(FloatingPointError):
@@ -50,7 +92,7 @@ class Loop:
 
   Attributes:
     step_fn: one update; its metrics are scalars on the device. Steps whose
-      metric `SKIPPED` is 1 count in none of the others.
+      metric `steps.SKIPPED` is 1 count in none of the others.
     make_batches: see `MakeBatches`.
     evaluate: scores of a state.
     best_metric: score whose best state is kept beside the last ones.
@@ -286,7 +328,7 @@ class _Run:
       bad.sort(
         key=lambda k: _DERIVED.index(k) if k in _DERIVED else -1
       )  # The term at fault comes first.
-      if metrics.get(SKIPPED):
+      if metrics.get(steps.SKIPPED):
         if step > self.warned_at:
           self.warned_at = step
           what = f'{bad[0]} is {metrics[bad[0]]}' if bad else 'not finite'
@@ -312,8 +354,8 @@ class _Run:
       name: sum(float(m[name]) for m in counted) / len(counted)
       for name in names
     }
-    if SKIPPED in means:
-      means[SKIPPED] = 1.0 - len(counted) / len(fetched)
+    if steps.SKIPPED in means:
+      means[steps.SKIPPED] = 1.0 - len(counted) / len(fetched)
     return means
 
   def _examples_of(self, step: int) -> str:

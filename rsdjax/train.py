@@ -258,15 +258,7 @@ def train_and_evaluate(
     accumulation_steps=config.train.accumulation_steps,
     axis_name=distributed.AXIS_NAME,
   )
-  if config.train.on_non_finite == 'skip':
-    step = steps.skip_non_finite(step)
-  mapped = steps.map_step(
-    step,
-    mesh,
-    parallelism=parallelism,
-    donate_state=True,
-    shard_optimizer=config.train.shard_optimizer,
-  )
+  mapped = training_loop.compile_step(step, mesh, config.train)
 
   def step_fn(
     state: TrainState, batch: Batch
@@ -325,13 +317,8 @@ def train_and_evaluate(
     evaluate=evaluate,
     best_metric=BEST_METRIC,
     batch_size=batch_size,
-    num_steps=config.train.num_steps,
-    log_every_steps=config.train.log_every_steps,
-    eval_every_steps=config.train.eval_every_steps,
-    save_every_steps=config.train.save_every_steps,
-    on_non_finite=config.train.on_non_finite,
     name_examples=example_names,
-    tensorboard=config.train.tensorboard,
+    **training_loop.loop_options(config.train),
   )
   state, scores = loop.run(state, workdir)
 
