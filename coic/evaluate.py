@@ -206,19 +206,11 @@ def scores_by_set(
     name: scores.means(evaluate(derainer, source, protocols=protocols))
     for name, source in sets.items()
   }
-  rows['mean'] = mean_of(rows)
+  rows['mean'] = scores.mean_of(rows)
   return {
     f'{name}_{key}': value
     for name, row in rows.items()
     for key, value in row.items()
-  }
-
-
-def mean_of(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-  """Plain mean over sets of each of their scores."""
-  keys = next(iter(rows.values()))
-  return {
-    key: float(np.mean([row[key] for row in rows.values()])) for key in keys
   }
 
 
@@ -324,7 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   except (ImportError, OSError, ValueError) as error:
     parser.exit(1, f'{error}\n')
   if len(rows) > 1:
-    rows['mean of sets'] = mean_of(rows)
+    rows['mean of sets'] = scores.mean_of(rows)
   print(scores.table(rows))
   if options.output:
     pathlib.Path(options.output).write_text(json.dumps(every, indent=2) + '\n')

@@ -1,6 +1,7 @@
 """The lines that a command prints while it runs."""
 
 import logging
+import sys
 
 import jax
 from absl import logging as absl_logging
@@ -24,3 +25,9 @@ def configure() -> None:
     logger.setLevel(level)
     logger.handlers = [handler]
     logger.propagate = False
+
+
+def show(text: str) -> None:
+  """Prints text; names of files may have letters that the output has not."""
+  encoding = sys.stdout.encoding or 'utf-8'
+  print(text.encode(encoding, errors='backslashreplace').decode(encoding))

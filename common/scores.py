@@ -39,6 +39,31 @@ def require_protocols(protocols: Sequence[str]) -> None:
       )
 
 
+def score_pair(
+  prediction: np.ndarray, target: np.ndarray, protocols: Sequence[str]
+) -> dict[str, float]:
+  """Scores one image.
+
+  Args:
+    prediction: restored, float [h, w, c], in [0, 1].
+    target: the clean image, float [h, w, c], in [0, 1].
+    protocols: names in `metrics.PROTOCOLS`.
+
+  Returns:
+    For each protocol `PROTOCOL_psnr` in decibels, and `PROTOCOL_ssim`.
+
+  Raises:
+    ValueError: shapes differ, or do not fit a protocol.
+  """
+  numbers: dict[str, float] = {}
+  for name in protocols:
+    found = metrics.score(
+      prediction[None], target[None], metrics.PROTOCOLS[name]
+    )
+    numbers |= {f'{name}_{key}': float(found[key][0]) for key in found}
+  return numbers
+
+
 def score_image(
   name: str,
   restored: np.ndarray,
@@ -61,18 +86,19 @@ def score_image(
   Raises:
     ValueError: shapes differ, or do not fit a protocol.
   """
-  scores = []
-  for protocol in protocols:
-    numbers = [
-      float(found[key][0])
-      for found in (
-        metrics.score(x[None], target[None], metrics.PROTOCOLS[protocol])
-        for x in (restored, image)
-      )
-      for key in ('psnr', 'ssim')
-    ]
-    scores.append(Score(name, protocol, *numbers))
-  return scores
+  after, before = (score_pair(x, target, protocols) for x in (restored, image))
+  return [
+    Score(
+      name,
+      protocol,
+      *(
+        found[f'{protocol}_{field}']
+        for found in (after, before)
+        for field in ('psnr', 'ssim')
+      ),
+    )
+    for protocol in protocols
+  ]
 
 
 def is_own(index: int) -> bool:
@@ -130,21 +156,85 @@ def means(scores: Sequence[Score]) -> dict[str, float]:
   return found
 
 
+def mean_of(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+  """Plain mean over rows, such as images or sets, of each of their scores."""
+  keys = next(iter(rows.values()))
+  return {
+    key: float(np.mean([row[key] for row in rows.values()])) for key in keys
+  }
+
+
 def table(rows: Mapping[str, Mapping[str, float]]) -> str:
-  """Markdown of means by row name: PSNR (dB) and SSIM, before and after."""
+  """Markdown of scores by row name: PSNR (dB) and SSIM.
+
+  Rows with scores of the degraded images have them before the restored ones.
+  """
   protocols = dict.fromkeys(
-    key.removesuffix('_input_psnr')
+    key.removesuffix('_psnr').removesuffix('_input')
     for row in rows.values()
     for key in row
-    if key.endswith('_input_psnr')
+    if key.endswith('_psnr')
   )
-  header = ''.join(f' {p}, input | {p}, restored |' for p in protocols)
-  lines = [f'| |{header}', '|---|' + '---|---|' * len(protocols)]
+  titles = {'': ''}
+  if any(key.endswith('_input_psnr') for row in rows.values() for key in row):
+    titles = {'input_': ', input', '': ', restored'}
+  header = ''.join(f' {p}{x} |' for p in protocols for x in titles.values())
+  lines = [f'| |{header}', '|---|' + '---|' * (len(protocols) * len(titles))]
   for name, row in rows.items():
     cells = ''.join(
-      f' {row[f"{p}_{before}psnr"]:.3f} / {row[f"{p}_{before}ssim"]:.4f} |'
+      f' {row[f"{p}_{stage}psnr"]:.3f} / {row[f"{p}_{stage}ssim"]:.4f} |'
       for p in protocols
-      for before in ('input_', '')
+      for stage in titles
     )
-    lines.append(f'| {name} |{cells}')
+    escaped = name.replace('|', r'\|')
+    lines.append(f'| {escaped} |{cells}')
   return '\n'.join(lines)
+
+
+# Whose figures a protocol gives. RSD has none: it classifies.
+_USERS = {
+  'trnr_rgb': 'TRNR (IEEE TIP 2023): figures of its test program, which '
+  'scores float outputs',
+  'trnr_rgb_saved': 'TRNR: the pictures that its test program saves; 8-bit '
+  'files are scored as by rgb_8bit',
+  'rgb_8bit': 'saved pictures, in colour or grey',
+  'y_8bit': 'Python programs of the deraining field',
+  'matlab_y': 'MATLAB programs of the deraining field: luma as rgb2ycbcr of '
+  '8-bit pictures',
+  'coic_y': 'CoIC (ICLR 2024): figures of its test program, which scores '
+  'float outputs',
+}
+
+
+def describe(name: str) -> str:
+  """Says what a protocol means, in a few lines of text.
+
+  Args:
+    name: in `metrics.PROTOCOLS`.
+
+  Returns:
+    Its name, and indented colour, levels, border, SSIM and users.
+  """
+  protocol = metrics.PROTOCOLS[name]
+  colour = 'all channels of RGB, or grey'
+  if protocol.colour == 'y':
+    rounded = 'rounded to 8 bits' if protocol.round_luma else 'not rounded'
+    colour = f'Y (luma of BT.601, 16 to 235) of RGB, {rounded}'
+  levels = {
+    'none': 'as they are, not rounded',
+    'round': 'both pictures rounded to 8 bits first',
+    'truncate': 'prediction truncated to 8 bits, target rounded',
+  }[protocol.quantise]
+  window = protocol.window_size
+  pooling = 'not pooled'
+  if protocol.pooling:
+    pooling = 'after mean pooling by round(shorter side / 256)'
+  lines = {
+    'colour': colour,
+    'levels': levels,
+    'border': f'{protocol.border} pixels cut off on each side',
+    'SSIM': f'Gaussian window of {window} x {window} pixels, deviation '
+    f'{protocol.sigma}, inside of the picture only, {pooling}',
+    'used by': _USERS[name],
+  }
+  return '\n'.join([name, *(f'  {key}: {x}' for key, x in lines.items())])

@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
-from common.data import images, pairs, photos, rain
+from common.data import images, pairing, pairs, photos, rain
 from common.data.pairs import PairSource
 from common.data.sources import Split
 
@@ -76,8 +76,8 @@ def own_pairs(
   split: Split | None,
   input_folder: str = '{split}/rain',
   target_folder: str = '{split}/norain',
-  input_pattern: str = r'(.+)\.\w+',
-  target_pattern: str = r'(.+)\.\w+',
+  input_pattern: str = pairing.SAME_NAME,
+  target_pattern: str = pairing.SAME_NAME,
 ) -> PairSource:
   """Opens two folders of any names.
 
@@ -208,16 +208,21 @@ def _scene_pairs(
   file names. Clean images without rainy ones do no harm.
   """
   position = re.compile(r'.*_(\d+)_(\d+)\.\w+')
+  unfit = []
 
   def keyed(paths: Iterator[str], scene_part: int) -> Iterator[tuple]:
     for path in paths:
       match = position.fullmatch(path)
       if match is None:
-        raise ValueError(f'{path} does not end in _X_Y and a suffix')
-      scene = path.split(os.sep)[scene_part]
-      yield (scene, int(match[1]), int(match[2])), path
+        unfit.append(f'{path} does not end in _X_Y and a suffix')
+      else:
+        scene = path.split(os.sep)[scene_part]
+        yield (scene, int(match[1]), int(match[2])), path
 
-  targets = dict(keyed(_files(target_folder, depth=1), -2))
+  targets: dict[tuple, str] = {}
+  for key, path in keyed(_files(target_folder, depth=1), -2):
+    if targets.setdefault(key, path) != path:
+      unfit.append(f'{targets[key]} and {path} are clean images of one place')
   inputs, partners, alone = [], [], []
   for key, path in keyed(_files(input_folder, depth=2), -3):
     if key in targets:
@@ -225,11 +230,15 @@ def _scene_pairs(
       partners.append(targets[key])
     else:
       alone.append(path)
+  summaries = unfit[:1]
   if alone:
-    raise ValueError(
+    summaries.append(
       f'{len(alone)} files have no partner in {target_folder}, the first is '
       f'{alone[0]}'
     )
+  if summaries:
+    unfit += [f'{path} has no partner in {target_folder}' for path in alone]
+    raise pairing.PairingError('; '.join(summaries), unfit, (inputs, partners))
   if not inputs:
     raise ValueError(f'{input_folder} has no images in folders of clips')
   return pairs.FilePairs(tuple(inputs), tuple(partners))

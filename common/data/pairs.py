@@ -5,17 +5,15 @@ uint8 [height, width, channels] of one size; clean sources have `target` only.
 `names` says what element i is, in error messages and reports.
 """
 
-import collections
 import dataclasses
 import os
 import pathlib
-import re
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import numpy as np
 
-from common.data import images
+from common.data import images, pairing
 from common.data.sources import Example
 
 
@@ -134,8 +132,8 @@ def paired_folders(
   input_folder: str | os.PathLike[str],
   target_folder: str | os.PathLike[str],
   *,
-  input_pattern: str = r'(.+)\.\w+',
-  target_pattern: str = r'(.+)\.\w+',
+  input_pattern: str = pairing.SAME_NAME,
+  target_pattern: str = pairing.SAME_NAME,
 ) -> FilePairs:
   r"""Degraded images in one folder, clean ones in another.
 
@@ -161,35 +159,19 @@ def paired_folders(
 
   Raises:
     FileNotFoundError: a folder is absent.
-    ValueError: a folder has no images; a pattern has no group; a file does not
-      fit its pattern, or has no partner; two targets have the same key; or,
+    pairing.PairingError: a file does not fit its pattern, or has no partner;
+      two targets have the same key.
+    ValueError: a folder has no images; a pattern is none or has no group; or,
       from the source, an image is damaged or a pair has two sizes.
   """
-  for pattern in (input_pattern, target_pattern):
-    if re.compile(pattern).groups == 0:
-      raise ValueError(f'the pattern {pattern!r} has no group for the key')
-  same_folder = pathlib.Path(input_folder) == pathlib.Path(target_folder)
-  inputs = _by_key(input_folder, input_pattern, target_pattern, same_folder)
-  targets = _by_key(target_folder, target_pattern, input_pattern, same_folder)
-  for key, paths in targets.items():
-    if len(paths) > 1:
-      raise ValueError(
-        f'{paths[0]} and {paths[1]} are both the clean image {key!r}'
-      )
-  for one, other, folder in (
-    (inputs, targets, target_folder),
-    (targets, inputs, input_folder),
-  ):
-    if alone := [path for key in one.keys() - other for path in one[key]]:
-      raise ValueError(
-        f'{len(alone)} files have no partner in {folder}: {_listed(alone)}'
-      )
-  pairs = [
-    (path, targets[key][0])
-    for key in sorted(inputs, key=lambda key: (isinstance(key, str), key))
-    for path in inputs[key]
-  ]
-  return FilePairs(*(tuple(paths) for paths in zip(*pairs, strict=True)))
+  return FilePairs(
+    *pairing.match_folders(
+      input_folder,
+      target_folder,
+      input_pattern=input_pattern,
+      target_pattern=target_pattern,
+    )
+  )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -245,7 +227,7 @@ def side_by_side_folder(
   """
   if input_half not in ('left', 'right'):
     raise ValueError(f"input_half = {input_half!r} must be 'left' or 'right'")
-  return SideBySide(tuple(_image_files(folder)), input_half)
+  return SideBySide(tuple(pairing.image_files(folder)), input_half)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -290,7 +272,7 @@ def clean_folder(
     FileNotFoundError: there is no such folder.
     ValueError: it has no images, or, from the source, one is damaged.
   """
-  return CleanFiles(tuple(_image_files(folder)), grey)
+  return CleanFiles(tuple(pairing.image_files(folder)), grey)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -350,51 +332,3 @@ def _to_grey(image: np.ndarray) -> np.ndarray:
   """Rounded luma [h, w, 1] of RGB [h, w, 3], both uint8, in integers."""
   weighted = image.astype(np.int32) @ np.array((299, 587, 114), np.int32)
   return ((weighted + 500) // 1000).astype(np.uint8)[..., None]
-
-
-def _natural(path: pathlib.Path) -> tuple[list[str | int], str]:
-  """Sorts '2.png' before '10.png'."""
-  parts = re.split(r'(\d+)', path.name)
-  # Words and numbers alternate, so like is compared with like.
-  return [int(p) if i % 2 else p for i, p in enumerate(parts)], path.name
-
-
-def _image_files(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
-  folder = pathlib.Path(folder)
-  if not folder.is_dir():
-    raise FileNotFoundError(f'there is no folder {folder}')
-  files = [p for p in folder.iterdir() if p.suffix.lower() in images.SUFFIXES]
-  files = [path for path in files if not path.name.startswith('.')]
-  if not files:
-    raise ValueError(f'{folder} has no image files')
-  return sorted(files, key=_natural)
-
-
-def _by_key(
-  folder: str | os.PathLike[str], pattern: str, other: str, shared: bool
-) -> dict[str | int, list[pathlib.Path]]:
-  """Files by their key; those of the other pattern in a shared folder not."""
-  files: dict[str | int, list[pathlib.Path]] = collections.defaultdict(list)
-  unfit = []
-  for path in _image_files(folder):
-    match = re.fullmatch(pattern, path.name)
-    fits_other = shared and re.fullmatch(other, path.name) is not None
-    # In a shared folder a file of both patterns is as wrong as one of none.
-    if (match is not None) == fits_other:
-      unfit.append(path)
-    elif match is not None:
-      key = match[1]
-      files[int(key) if key.isdecimal() else key].append(path)
-  if unfit:
-    fit = f'exactly one of {pattern!r} and {other!r}' if shared else pattern
-    raise ValueError(
-      f'{len(unfit)} file names do not fit {fit}: {_listed(unfit)}'
-    )
-  return files
-
-
-def _listed(paths: Sequence[pathlib.Path]) -> str:
-  """The first names in order, and how many more there are."""
-  names = [str(path) for path in sorted(paths, key=_natural)]
-  more = f' and {len(names) - 5} more' if len(names) > 5 else ''
-  return ', '.join(names[:5]) + more

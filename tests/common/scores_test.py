@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from common import scores
+from common import metrics, scores
 
 TARGET = np.full((16, 16, 3), 0.5, np.float32)
 
@@ -39,3 +39,24 @@ def test_means_and_table():
 def test_unknown_protocol():
   with pytest.raises(ValueError, match=r"'rgb' must be one of \['trnr_rgb'"):
     scores.require_protocols(['trnr_rgb', 'rgb'])
+
+
+def test_table_of_scores_alone():
+  rows = {
+    name: scores.score_pair(TARGET + np.float32(error), TARGET, ('trnr_rgb',))
+    for name, error in (('a|b', 0.1), ('c', 0.01))
+  }
+  rows['mean'] = scores.mean_of(rows)
+  lines = scores.table(rows).splitlines()
+  assert lines[:2] == ['| | trnr_rgb |', '|---|---|']
+  assert lines[2].startswith(r'| a\|b | 20.000 / ')
+  assert lines[4].startswith('| mean | 30.000 / ')
+
+
+def test_protocols_are_described():
+  for name in metrics.PROTOCOLS:
+    lines = scores.describe(name).splitlines()
+    assert lines[0] == name and len(lines) == 6
+  assert 'luma of BT.601' in scores.describe('matlab_y')
+  assert 'truncated' in scores.describe('trnr_rgb_saved')
+  assert 'round(shorter side / 256)' in scores.describe('coic_y')
