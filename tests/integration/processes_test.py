@@ -57,7 +57,7 @@ def trained(name, workdir, cache, processes, devices, *options):
 def assert_same(actual, expected):
   for name, value in expected[0].items():
     np.testing.assert_allclose(
-      actual[0][name], value, rtol=1e-5, atol=2e-6, err_msg=name
+      actual[0][name], value, rtol=1e-5, atol=1e-5, err_msg=name
     )
   assert actual[1].keys() == expected[1].keys()
   for name, value in expected[1].items():
