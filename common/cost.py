@@ -8,21 +8,24 @@ import jax
 import jax.extend
 
 
-def multiply_adds(function: Callable[..., Any], *arguments: Any) -> int:
+def multiply_adds(
+  function: Callable[..., Any], *arguments: Any, repeat_loops: bool = True
+) -> int:
   """Multiply-adds of convolutions and matrix products, which the field counts.
 
   Convolutions count with their padding. The body of a scan counts as often as
-  it runs, which XLA's own analysis of a compiled program leaves out; that of a
-  loop without a known end counts once.
+  it runs; that of a loop without a known end counts once.
 
   Args:
     function: a function of arrays.
     *arguments: its arguments, or their shapes.
+    repeat_loops: False counts all bodies once, as XLA's own analysis of a
+      compiled program does.
   """
-  return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+  return _count(jax.make_jaxpr(function)(*arguments).jaxpr, repeat_loops)
 
 
-def _count(jaxpr: Any) -> int:
+def _count(jaxpr: Any, repeat_loops: bool) -> int:
   total = 0
   for equation in jaxpr.eqns:
     if equation.primitive.name == 'dot_general':
@@ -36,9 +39,9 @@ def _count(jaxpr: Any) -> int:
     else:
       inner = jax.extend.core.jaxprs_in_params(equation.params)
       repeats = 1
-      if equation.primitive.name == 'scan':
+      if repeat_loops and equation.primitive.name == 'scan':
         repeats = equation.params['length']
-      total += repeats * sum(_count(part) for part in inner)
+      total += repeats * sum(_count(part, repeat_loops) for part in inner)
       continue
     total += equation.outvars[0].aval.size * per_output
   return total

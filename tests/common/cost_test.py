@@ -27,3 +27,4 @@ def test_scan_counts_as_often_as_it_runs():
     ]
 
   assert cost.multiply_adds(run, matrix) == 8 * 4**3
+  assert cost.multiply_adds(run, matrix, repeat_loops=False) == 4**3

@@ -135,16 +135,21 @@ def test_twenty_kills(tmp_path, machine, uninterrupted, processes):
 
 
 @pytest.mark.slow
-def test_other_devices_and_processes_take_a_run_up(
-  tmp_path, machine, uninterrupted
-):
+def test_other_devices_and_processes_take_a_run_up(tmp_path, machine):
+  # Adam would make much of gradients that are zero but for rounding.
+  plain = [
+    '--config.optimizer.name=sgd',
+    '--config.optimizer.learning_rate=0.002',
+  ]
+  at_once, moved = tmp_path / 'at_once', tmp_path / 'moved'
+  commands.run(*command(at_once, *plain), **machine)
   shapes = [(2, 1), (1, 4), (2, 2), (1, 1)]
   for number, (processes, devices) in enumerate(shapes):
     options = machine | {'processes': processes, 'devices': devices}
-    started = commands.start(*command(tmp_path), **options)
+    started = commands.start(*command(moved, *plain), **options)
     if number == len(shapes) - 1:
       break
-    wait_for(tmp_path, checkpointed_step(tmp_path) + 4, started[0])
+    wait_for(moved, checkpointed_step(moved) + 4, started[0])
     # One gets the notice, and all end.
     started[-1].terminate()
     ended = commands.outcomes(started)
@@ -153,10 +158,10 @@ def test_other_devices_and_processes_take_a_run_up(
   assert [x.code for x in commands.outcomes(started)] == [0]
   found, expected = (
     flatten(load_model(folder / 'model.safetensors')[0])
-    for folder in (tmp_path, uninterrupted)
+    for folder in (moved, at_once)
   )
   for name, value in expected.items():
-    np.testing.assert_allclose(found[name], value, atol=1e-4, err_msg=name)
+    np.testing.assert_allclose(found[name], value, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.slow
