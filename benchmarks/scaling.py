@@ -188,19 +188,7 @@ def coic_program(
   parts = coic.experiment.Experiment(
     model, network, encoder, None, {}, tx, config
   )
-  step = coic.train.make_train_step(
-    network,
-    encoder,
-    tx,
-    loss=config.loss.name,
-    contrastive_weight=config.contrast.weight,
-    temperature=config.contrast.temperature,
-    momentum=config.contrast.momentum,
-    num_negatives=config.contrast.num_negatives,
-    draws=config.contrast.draws,
-    rain_search=config.contrast.rain_search,
-    axis_name=distributed.AXIS_NAME,
-  )
+  step = coic.train.make_step(parts, distributed.AXIS_NAME)
   crop = config.data.crop
   images = jax.ShapeDtypeStruct((rows * devices, crop, crop, 3), jnp.uint8)
   names = ('input', 'target', 'whole_input', 'whole_target')

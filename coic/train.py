@@ -253,6 +253,35 @@ def _own_bank(
   return jax.tree.map(lambda x: x[index], banks)
 
 
+def make_step(parts: experiment.Experiment, axis_name: str | None) -> Step:
+  """Builds the step that a config asks for.
+
+  Args:
+    parts: from `experiment.build`.
+    axis_name: device axis of the batch; None on one device.
+
+  Returns:
+    `step(state, batch)` of `make_train_step`.
+  """
+  config = parts.config
+  return make_train_step(
+    parts.network,
+    parts.encoder,
+    parts.tx,
+    loss=config.loss.name,
+    explosion_limit=config.loss.explosion_limit,
+    freeze_network=config.train.freeze_network,
+    contrastive_weight=config.contrast.weight,
+    temperature=config.contrast.temperature,
+    momentum=config.contrast.momentum,
+    num_negatives=config.contrast.num_negatives,
+    draws=config.contrast.draws,
+    rain_search=config.contrast.rain_search,
+    accumulation_steps=config.train.accumulation_steps,
+    axis_name=axis_name,
+  )
+
+
 def train_and_evaluate(
   config: ml_collections.ConfigDict, workdir: str | pathlib.Path
 ) -> dict[str, float]:
@@ -295,22 +324,7 @@ def train_and_evaluate(
     workdir,
   )
   parallelism = config.train.parallelism
-  step = make_train_step(
-    parts.network,
-    parts.encoder,
-    parts.tx,
-    loss=config.loss.name,
-    explosion_limit=config.loss.explosion_limit,
-    freeze_network=config.train.freeze_network,
-    contrastive_weight=config.contrast.weight,
-    temperature=config.contrast.temperature,
-    momentum=config.contrast.momentum,
-    num_negatives=config.contrast.num_negatives,
-    draws=config.contrast.draws,
-    rain_search=config.contrast.rain_search,
-    accumulation_steps=config.train.accumulation_steps,
-    axis_name=distributed.AXIS_NAME,
-  )
+  step = make_step(parts, distributed.AXIS_NAME)
   step_fn = training_loop.compile_step(step, mesh, config.train)
 
   def score(state: TrainState) -> dict[str, float]:

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import pathlib
-import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
@@ -23,9 +22,10 @@ from safetensors import safe_open, SafetensorError
 
 from common import distributed
 from common.array_types import PyTree, Variables
-from common.digests import Digests
+from common.digests import Digests, Saving
 from common.train_state import TrainState
 from common.weight_conversion import flatten, unflatten
+from common.whole_files import written_whole
 
 Progress = dict[str, Any]
 
@@ -34,31 +34,6 @@ _LOGGER = logging.getLogger(__name__)
 
 class AnotherModelError(ValueError):
   """Variables have other names or shapes than the model's."""
-
-
-class _Saving:
-  """A save under way, in a thread that writes down its digest at the end."""
-
-  def __init__(self, step: int, response: Any, digests: Digests):
-    self.step = step
-    self._error: BaseException | None = None
-
-    def finish() -> None:
-      try:
-        response.result()
-        if jax.process_index() == 0:
-          digests.record(step)
-      except BaseException as error:
-        self._error = error
-
-    self._thread = threading.Thread(target=finish, name=f'save {step}')
-    self._thread.start()
-
-  def result(self) -> None:
-    """Waits, and raises what went wrong."""
-    self._thread.join()
-    if self._error is not None:
-      raise self._error
 
 
 @contextlib.contextmanager
@@ -103,7 +78,7 @@ class Checkpoints:
     self._best_metric = best_metric
     self._folder = pathlib.Path(workdir).absolute() / 'checkpoints'
     self._digests = Digests(self._folder)
-    self._saving: _Saving | None = None
+    self._saving: Saving | None = None
     self._checkpointer = ocp.training.Checkpointer(
       self._folder,
       preservation_policy=policies.AnyPreservationPolicy(kept),
@@ -165,7 +140,7 @@ class Checkpoints:
         force=True,
         overwrite=True,
       )
-    self._saving = _Saving(step, response, self._digests)
+    self._saving = Saving(step, response, self._digests)
 
   def wait(self) -> None:
     """Waits for the save that is under way.
@@ -302,16 +277,14 @@ def export_model(
     description: what builds the model again, JSON-able: the arguments of
       `create`, normalisation, scores.
   """
-  path = pathlib.Path(path)
   flat = flatten(jax.device_get(variables))
   # `ascontiguousarray` would make scalars vectors.
   arrays = {k: np.asarray(v, order='C') for k, v in flat.items()}
   data = safetensors_numpy.save(
     arrays, metadata={'description': json.dumps(dict(description))}
   )
-  partial = path.with_name(path.name + '.partial')
-  partial.write_bytes(data)
-  os.replace(partial, path)
+  with written_whole(path) as partial:
+    partial.write_bytes(data)
 
 
 def load_model(

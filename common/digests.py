@@ -1,10 +1,14 @@
 """Sizes and checksums of checkpoints, to know a damaged one."""
 
 import json
-import os
 import pathlib
+import threading
 import zlib
 from typing import Any
+
+import jax
+
+from common.whole_files import written_whole
 
 
 class Digests:
@@ -23,9 +27,8 @@ class Digests:
       if (self._folder / key).is_dir()
     }
     kept[str(step)] = self._files(step)
-    partial = self._path.with_name(self._path.name + '.partial')
-    partial.write_text(json.dumps(kept))
-    os.replace(partial, self._path)
+    with written_whole(self._path) as path:
+      path.write_text(json.dumps(kept))
 
   def damage(self, step: int) -> str | None:
     """What is wrong with the files of a checkpoint, or None.
@@ -66,3 +69,29 @@ class Digests:
       return json.loads(self._path.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
       return {}
+
+
+class Saving:
+  """A save under way, in a thread that writes down its digest at the end."""
+
+  def __init__(self, step: int, response: Any, digests: Digests):
+    """Takes Orbax's response to an asynchronous save."""
+    self.step = step
+    self._error: BaseException | None = None
+
+    def finish() -> None:
+      try:
+        response.result()
+        if jax.process_index() == 0:
+          digests.record(step)
+      except BaseException as error:
+        self._error = error
+
+    self._thread = threading.Thread(target=finish, name=f'save {step}')
+    self._thread.start()
+
+  def result(self) -> None:
+    """Waits, and raises what went wrong."""
+    self._thread.join()
+    if self._error is not None:
+      raise self._error

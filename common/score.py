@@ -18,6 +18,7 @@ import tqdm
 from common import compilation_cache, console, metrics, scores
 from common.data import pairing, picture_files
 from common.data.pairing import PairingError
+from common.whole_files import written_whole
 
 # Of grey pictures, those among them that do not need colour.
 PROTOCOLS = ('trnr_rgb', 'matlab_y', 'coic_y')
@@ -101,20 +102,18 @@ def write_csv(
   path = pathlib.Path(path)
   if path.exists() and not path.is_file():
     raise OSError(f'{path} is no regular file')
-  partial = path.with_name(f'.{path.name}.partial')
   fields = next(iter(rows.values()))
-  try:
-    # Names of files need not be Unicode; they come out as they are.
-    with partial.open(
+  # Names of files need not be Unicode; they come out as they are.
+  with (
+    written_whole(path) as partial,
+    partial.open(
       'w', encoding='utf-8', errors='surrogateescape', newline=''
-    ) as file:
-      writer = csv.writer(file, lineterminator='\n')
-      writer.writerow(['picture', *fields])
-      for name, row in rows.items():
-        writer.writerow([name, *(row[field] for field in fields)])
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
+    ) as file,
+  ):
+    writer = csv.writer(file, lineterminator='\n')
+    writer.writerow(['picture', *fields])
+    for name, row in rows.items():
+      writer.writerow([name, *(row[field] for field in fields)])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

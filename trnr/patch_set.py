@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from common.data import images, pairs
+from common.whole_files import written_whole
 from trnr import clustering
 
 _HISTOGRAM_HEIGHT = 48
@@ -77,10 +78,8 @@ class PatchSet:
     arrays: dict[str, Any] = {'clean': self.clean, 'cluster': self.cluster}
     if self.degraded is not None:
       arrays['degraded'] = self.degraded
-    partial = path.with_name(path.name + '.partial')
-    with partial.open('wb') as file:
+    with written_whole(path) as partial, partial.open('wb') as file:
       np.savez(file, **arrays)
-    partial.replace(path)
 
   @classmethod
   def read(cls, path: pathlib.Path | str) -> 'PatchSet':

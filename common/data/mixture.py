@@ -111,13 +111,15 @@ class Epochs:
     return 2**40 * self.batch_size
 
   def __getitem__(self, index: int) -> Example:
-    epoch, place = divmod(int(index), self.steps_per_epoch * self.batch_size)
-    return self.mixture[int(self.order(epoch)[place])]
+    return self.mixture[self._number(index)]
 
   def name(self, index: int) -> str:
     """Name of an element, as set/name."""
-    epoch, place = divmod(index, self.steps_per_epoch * self.batch_size)
-    return self.mixture.names[int(self.order(epoch)[place])]
+    return self.mixture.names[self._number(index)]
+
+  def _number(self, index: int) -> int:
+    epoch, place = divmod(int(index), self.steps_per_epoch * self.batch_size)
+    return int(self.order(epoch)[place])
 
   def order(self, epoch: int) -> np.ndarray:
     """Elements of the mixture that an epoch shows, integers [n], in order."""

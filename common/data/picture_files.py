@@ -15,6 +15,8 @@ import png
 import tifffile
 from PIL import Image, ImageFile, ImageOps
 
+from common.whole_files import written_whole
+
 # Formats that can be written without loss of colours, by file name ending.
 WRITABLE = {
   '.bmp': 'BMP',
@@ -123,21 +125,16 @@ def write(
   values = np.concatenate(channels, axis=-1).clip(0, 1) * top
   whole = np.rint(values).astype(np.uint16 if deep else np.uint8)
   whole = _turned_back(whole, like.orientation)
-  partial = path.with_name(f'.{path.name}.partial')
-  try:
+  plane = whole[..., 0] if whole.shape[-1] == 1 else whole
+  with written_whole(path) as partial:
     if not deep:
-      image = Image.fromarray(
-        whole.squeeze(-1) if whole.shape[-1] == 1 else whole
-      )
+      image = Image.fromarray(plane)
       quality = {'quality': 95} if file_format in ('JPEG', 'WEBP') else {}
       image.save(partial, format=file_format, **quality, **like.extras)
     elif file_format == 'PNG':
       _write_deep_png(partial, whole)
     else:
-      tifffile.imwrite(partial, whole.squeeze())
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
+      tifffile.imwrite(partial, plane)
 
 
 def _picture(image: Image.Image, encoded: bytes) -> Picture:

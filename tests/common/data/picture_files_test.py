@@ -45,12 +45,16 @@ def test_deep_png(tmp_path, channels):
   np.testing.assert_array_equal(back, array)
 
 
-def test_deep_tiff(tmp_path):
-  array = RNG.integers(0, 65536, (4, 6, 3), dtype=np.uint16)
+@pytest.mark.parametrize('shape', [(4, 6, 3), (1, 1, 3), (1, 6, 3), (4, 1, 3)])
+def test_deep_tiff(tmp_path, shape):
+  array = RNG.integers(0, 65536, shape, dtype=np.uint16)
   tifffile.imwrite(tmp_path / 'a.tif', array)
   picture = picture_files.read(tmp_path / 'a.tif')
   picture_files.write(tmp_path / 'b.tif', picture.pixels, picture)
-  np.testing.assert_array_equal(tifffile.imread(tmp_path / 'b.tif'), array)
+  assert tifffile.TiffFile(tmp_path / 'b.tif').pages[0].shape == shape
+  np.testing.assert_array_equal(
+    tifffile.imread(tmp_path / 'b.tif').reshape(shape), array
+  )
   # Elsewhere 16 bits are rounded to 8.
   picture_files.write(tmp_path / 'b.bmp', picture.pixels, picture)
   shallow = np.asarray(Image.open(tmp_path / 'b.bmp'), np.float64)
