@@ -11,9 +11,14 @@ from flax.linen.dtypes import promote_dtype
 
 from common import distributed
 from common.array_types import Array, require_rank
-
-Pair = tuple[int, int]
-Padding = tuple[Pair, Pair]
+from common.layers.depthwise_convolution import (
+  as_padding,
+  as_pair,
+  is_depthwise,
+  Padding,
+  Pair,
+  shifted_products,
+)
 
 
 def convolution(
@@ -42,8 +47,9 @@ def convolution(
     padding: zeros on every side, or (before, after) for rows and columns.
     dilation: distance between the taps of the kernel, in pixels.
     x_dilation: spread the pixels of x out with zeros to this distance.
-    groups: parts of the channels that keep to themselves; with more than one
-      this is the plain convolution everywhere.
+    groups: parts of the channels that keep to themselves. As many as channels
+      have a form of their own on CPUs, see `shifted_products`; other numbers
+      above one are the plain convolution everywhere.
 
   Returns:
     Float [b, h', w', features].
@@ -57,23 +63,18 @@ def convolution(
       f'kernel {list(kernel.shape)} is not for the {x.shape[3]} channels of x '
       f'{list(x.shape)}'
     )
-  if isinstance(padding, int):
-    padding = ((padding, padding), (padding, padding))
-  (top, bottom), (left, right) = padding
-  options = (
-    _pair(strides),
-    ((top, bottom), (left, right)),
-    _pair(x_dilation),
-    _pair(dilation),
-  )
-  if jax.default_backend() != 'cpu' or groups > 1:
+  strides, padding = as_pair(strides), as_padding(padding)
+  dilation, x_dilation = as_pair(dilation), as_pair(x_dilation)
+  on_cpu = jax.default_backend() == 'cpu'
+  if on_cpu and is_depthwise(x, kernel, groups) and x_dilation == (1, 1):
+    return shifted_products(
+      x, kernel[:, :, 0], strides=strides, padding=padding, dilation=dilation
+    )
+  options = (strides, padding, x_dilation, dilation)
+  if not on_cpu or groups > 1:
     return _plain(x, kernel, *options, groups)
   x, kernel = distributed.varying_like((x, kernel), (x, kernel))
   return _closed(x, kernel, *options)
-
-
-def _pair(value: int | Pair) -> Pair:
-  return (value, value) if isinstance(value, int) else value
 
 
 def _plain(
@@ -171,9 +172,10 @@ class Conv(nn.Module):
     strides: of the window, in pixels.
     padding: zeros on every side, in pixels.
     kernel_dilation: distance between the taps, in pixels.
+    groups: parts of the channels that keep to themselves.
     use_bias: add a bias.
     dtype: of the computation; None keeps that of input and parameters.
-    kernel_init: initialiser of the kernel [kh, kw, c, features].
+    kernel_init: initialiser of the kernel [kh, kw, c / groups, features].
     bias_init: initialiser of the bias [features].
   """
 
@@ -182,6 +184,7 @@ class Conv(nn.Module):
   strides: int = 1
   padding: int = 1
   kernel_dilation: int = 1
+  groups: int = 1
   use_bias: bool = True
   dtype: jax.typing.DTypeLike | None = None
   kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
@@ -193,7 +196,7 @@ class Conv(nn.Module):
     kernel = self.param(
       'kernel',
       self.kernel_init,
-      (*self.kernel_size, x.shape[-1], self.features),
+      (*self.kernel_size, x.shape[-1] // self.groups, self.features),
     )
     bias = None
     if self.use_bias:
@@ -205,5 +208,6 @@ class Conv(nn.Module):
       strides=self.strides,
       padding=self.padding,
       dilation=self.kernel_dilation,
+      groups=self.groups,
     )
     return x if bias is None else x + bias[None, None, None]

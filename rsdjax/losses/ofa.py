@@ -204,7 +204,7 @@ class _SeparableBlock(nn.Module):
   def __call__(self, x: Array, *, train: bool) -> Array:
     width = x.shape[-1]
     conv = functools.partial(
-      nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=_CONV_INIT
+      layers.Conv, use_bias=False, dtype=self.dtype, kernel_init=_CONV_INIT
     )
     for i, (stride, features) in enumerate([(2, width), (1, self.features)]):
       x = conv(
@@ -212,10 +212,10 @@ class _SeparableBlock(nn.Module):
         (3, 3),
         strides=stride,
         padding=1,
-        feature_group_count=width,
+        groups=width,
         name=f'depthwise{i}',
       )(x)
-      x = conv(features, (1, 1), name=f'pointwise{i}')(x)
+      x = conv(features, (1, 1), padding=0, name=f'pointwise{i}')(x)
       x = layers.BatchNorm(
         axis_name=self.axis_name, dtype=self.dtype, name=f'norm{i}'
       )(x, train=train)

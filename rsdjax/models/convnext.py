@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 
 from common.array_types import Array, at_least_float32
-from common.layers import DropPath, Mlp
+from common.layers import Conv, DropPath, Mlp
 from rsdjax.models.network import (
   LayerNorm,
   linear_ramp,
@@ -34,11 +34,11 @@ class ConvNeXtBlock(nn.Module):
   def __call__(self, x: Array, train: bool) -> Array:
     """Maps [b, h, w, c] to [b, h, w, c]."""
     channels = x.shape[-1]
-    branch = nn.Conv(
+    branch = Conv(
       channels,
       (7, 7),
       padding=3,
-      feature_group_count=channels,
+      groups=channels,
       dtype=self.dtype,
       kernel_init=_normal,
       name='depthwise_conv',

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 
 from common.array_types import Array, at_least_float32
-from common.layers import BatchNorm, DropPath
+from common.layers import BatchNorm, Conv, DropPath
 from rsdjax.models.network import Network, Outputs, outputs
 
 # Of each group: expansion, channels, number of blocks, stride of the first.
@@ -51,12 +51,12 @@ class ConvNorm(nn.Module):
     groups = self.features if self.depthwise else 1
     # The fan-out of a group, which flax takes over all groups.
     init = nn.initializers.variance_scaling(2.0 * groups, 'fan_out', 'normal')
-    x = nn.Conv(
+    x = Conv(
       self.features,
       (self.kernel_size, self.kernel_size),
       self.strides,
       padding=self.kernel_size // 2,
-      feature_group_count=groups,
+      groups=groups,
       use_bias=False,
       dtype=self.dtype,
       kernel_init=init,

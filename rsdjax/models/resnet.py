@@ -6,11 +6,17 @@ import flax.linen as nn
 import jax
 
 from common.array_types import Array, at_least_float32
-from common.layers import BatchNorm, DropPath, fan_in_uniform, uniform_within
+from common.layers import (
+  BatchNorm,
+  Conv,
+  DropPath,
+  fan_in_uniform,
+  uniform_within,
+)
 from rsdjax.models.network import linear_ramp, Network, Outputs, outputs
 
 _Conv = functools.partial(
-  nn.Conv,
+  Conv,
   use_bias=False,
   kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'),
 )

@@ -8,27 +8,33 @@ from jax.sharding import PartitionSpec
 from common import distributed
 from common.layers import Conv, convolution
 
-# Strides, padding, dilation, side of the kernel, batch.
+# Strides, padding, dilation, side of the kernel, batch, groups.
 CASES = [
-  (1, 1, 1, 3, 2),
-  (1, 3, 3, 3, 2),
-  (2, 1, 1, 3, 2),
-  (2, 1, 1, 4, 2),
-  (1, 0, 1, 1, 2),
-  (3, 2, 1, 2, 2),
-  (2, ((0, 1), (2, 0)), 2, 3, 2),
-  (1, 1, 1, 3, 9),  # More than one part of the batch.
+  (1, 1, 1, 3, 2, 1),
+  (1, 3, 3, 3, 2, 1),
+  (2, 1, 1, 3, 2, 1),
+  (2, 1, 1, 4, 2, 1),
+  (1, 0, 1, 1, 2, 1),
+  (3, 2, 1, 2, 2, 1),
+  (2, ((0, 1), (2, 0)), 2, 3, 2, 1),
+  (1, 1, 1, 3, 9, 1),  # More than one part of the batch.
+  (1, 1, 1, 3, 2, 3),  # One filter for each channel.
+  (1, 3, 1, 7, 2, 3),
+  (2, 1, 1, 4, 2, 3),
+  (3, 0, 1, 1, 2, 3),
+  (2, ((0, 1), (2, 0)), 2, 3, 2, 3),
 ]
 
 
-def inputs(side, batch):
+def inputs(side, batch, groups=1):
   rng = np.random.default_rng(0)
   x = rng.normal(size=(batch, 7, 9, 3))
-  kernel = rng.normal(size=(side, side, 3, 4))
+  features = 4 if groups == 1 else groups
+  kernel = rng.normal(size=(side, side, 3 // groups, features))
   return jnp.asarray(x), jnp.asarray(kernel)
 
 
-def plain(x, kernel, *, strides=1, padding=0, dilation=1):
+def plain(x, kernel, *, strides=1, padding=0, dilation=1, groups=1):
   if isinstance(padding, int):
     padding = ((padding, padding), (padding, padding))
   return jax.lax.conv_general_dilated(
@@ -38,16 +44,22 @@ def plain(x, kernel, *, strides=1, padding=0, dilation=1):
     padding,
     rhs_dilation=(dilation, dilation),
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    feature_group_count=groups,
   )
 
 
 @pytest.mark.parametrize(
-  ('strides', 'padding', 'dilation', 'side', 'batch'), CASES
+  ('strides', 'padding', 'dilation', 'side', 'batch', 'groups'), CASES
 )
 def test_equals_the_plain_one_to_the_second_derivative(
-  strides, padding, dilation, side, batch
+  strides, padding, dilation, side, batch, groups
 ):
-  options = {'strides': strides, 'padding': padding, 'dilation': dilation}
+  options = {
+    'strides': strides,
+    'padding': padding,
+    'dilation': dilation,
+    'groups': groups,
+  }
 
   def results(function):
     def loss(x, kernel):
@@ -61,7 +73,7 @@ def test_equals_the_plain_one_to_the_second_derivative(
     return function(x, kernel, **options), first, second
 
   with jax.enable_x64(True):
-    x, kernel = inputs(side, batch)
+    x, kernel = inputs(side, batch, groups)
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10),
       jax.jit(lambda: results(convolution))(),
@@ -69,12 +81,13 @@ def test_equals_the_plain_one_to_the_second_derivative(
     )
 
 
-def test_gradients_agree_on_many_devices():
+@pytest.mark.parametrize('groups', [1, 3])
+def test_gradients_agree_on_many_devices(groups):
   mesh = distributed.make_mesh()
-  x, kernel = inputs(3, 8)
+  x, kernel = inputs(3, 8, groups)
 
   def loss(kernel, x, axis_name=None):
-    value = jnp.sin(convolution(x, kernel, padding=1)).mean()
+    value = jnp.sin(convolution(x, kernel, padding=1, groups=groups)).mean()
     return distributed.pmean(value, axis_name)
 
   def step(kernel, x):
@@ -96,14 +109,16 @@ def test_gradients_agree_on_many_devices():
   np.testing.assert_allclose(mapped(kernel, x[:, None]), expected, atol=1e-7)
 
 
-def test_gradients_agree_under_vmap_and_in_a_loop():
-  x, kernel = inputs(3, 2)
+@pytest.mark.parametrize('groups', [1, 3])
+def test_gradients_agree_under_vmap_and_in_a_loop(groups):
+  x, kernel = inputs(3, 2, groups)
   kernels = jnp.stack([kernel, 2 * kernel])
 
   def gradient(kernel):
-    return jax.grad(lambda k: jnp.sin(convolution(x, k, padding=1)).sum())(
-      kernel
-    )
+    def loss(kernel):
+      return jnp.sin(convolution(x, kernel, padding=1, groups=groups)).sum()
+
+    return jax.grad(loss)(kernel)
 
   expected = jnp.stack([gradient(k) for k in kernels])
   np.testing.assert_allclose(
@@ -114,12 +129,13 @@ def test_gradients_agree_under_vmap_and_in_a_loop():
   )
 
 
+@pytest.mark.parametrize('groups', [1, 4])
 @pytest.mark.parametrize('dtype', [None, jnp.bfloat16])
-def test_layer_equals_that_of_flax(dtype):
-  x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+def test_layer_equals_that_of_flax(dtype, groups):
+  x = jax.random.normal(jax.random.key(0), (2, 8, 8, 4))
   options = {'features': 4, 'kernel_size': (3, 3), 'strides': 2, 'dtype': dtype}
-  ours = Conv(**options)
-  theirs = nn.Conv(**options, padding=1)
+  ours = Conv(**options, groups=groups)
+  theirs = nn.Conv(**options, padding=1, feature_group_count=groups)
   variables = ours.init(jax.random.key(1), x)
   jax.tree.map(
     np.testing.assert_array_equal,

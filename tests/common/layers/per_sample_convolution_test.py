@@ -52,6 +52,24 @@ def test_lowerings_agree_with_one_image_after_the_other(options):
   )
 
 
+def test_depthwise_kernels_agree_with_one_image_after_the_other():
+  x, kernels = arrays((3, 6, 7, 4), (3, 5, 5, 1, 4))
+  options = {'padding': 2, 'dilation': 2, 'strides': 2, 'groups': 4}
+
+  def results(lowering):
+    def loss(x, kernels):
+      y = per_sample_convolution(x, kernels, lowering=lowering, **options)
+      return jnp.sin(y).sum(), y
+
+    return jax.grad(loss, argnums=(0, 1), has_aux=True)(x, kernels)
+
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
+    results(None),
+    results('vmap'),
+  )
+
+
 def test_transposed_is_the_adjoint():
   x, kernel, y = arrays((2, 3, 4, 5), (4, 4, 6, 5), (2, 6, 8, 6))
   options = {'strides': (2, 2), 'padding': ((1, 1), (1, 1))}

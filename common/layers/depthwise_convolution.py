@@ -1,0 +1,177 @@
+"""Convolutions of each channel by itself, in a form that CPUs are fast at."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from common import distributed
+from common.array_types import Array, at_least_float32
+
+Pair = tuple[int, int]
+Padding = tuple[Pair, Pair]
+
+
+def as_pair(value: int | Pair) -> Pair:
+  """The same number for rows and columns, or two."""
+  return (value, value) if isinstance(value, int) else value
+
+
+def as_padding(value: int | Sequence[Pair]) -> Padding:
+  """The same number on all sides, or (before, after) for rows and columns."""
+  if isinstance(value, int):
+    return (value, value), (value, value)
+  (top, bottom), (left, right) = value
+  return (top, bottom), (left, right)
+
+
+def is_depthwise(x: Array, kernel: Array, groups: int) -> bool:
+  """Whether each channel has one filter, by the last axes of the arrays."""
+  return 1 < groups == x.shape[-1] == kernel.shape[-1]
+
+
+def shifted_products(
+  x: Array,
+  kernel: Array,
+  *,
+  strides: Pair,
+  padding: Padding,
+  dilation: Pair,
+) -> Array:
+  """Depthwise convolution as a sum of shifted products, in one fused loop.
+
+  The same numbers as the grouped convolution of XLA, ten to twenty times as
+  fast on CPUs. So are its gradients; forward mode is not available.
+
+  Args:
+    x: float [b, h, w, c].
+    kernel: float [kh, kw, c], or [b, kh, kw, c] with one for each image.
+    strides: of the window, in pixels.
+    padding: zeros (before, after) for rows and columns, none negative.
+    dilation: distance between the taps of the kernel, in pixels.
+
+  Returns:
+    Float [b, h', w', c].
+  """
+  x, kernel = distributed.varying_like((x, kernel), (x, kernel))
+  return _closed(x, kernel, strides, padding, dilation)
+
+
+def _reach(kernel: Array, dilation: Pair) -> Pair:
+  """Rows and columns that a window covers."""
+  rows, columns = kernel.shape[-3:-1]
+  return (rows - 1) * dilation[0] + 1, (columns - 1) * dilation[1] + 1
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _closed(
+  x: Array, kernel: Array, strides: Pair, padding: Padding, dilation: Pair
+) -> Array:
+  padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+  sides = [
+    padded.shape[axis + 1] - reach
+    for axis, reach in enumerate(_reach(kernel, dilation))
+  ]
+  # One kernel for each image, or the same for all: [b or 1, kh, kw, c].
+  kernels = at_least_float32(kernel if kernel.ndim == 4 else kernel[None])
+  products = []
+  for row in range(kernel.shape[-3]):
+    for column in range(kernel.shape[-2]):
+      top, left = row * dilation[0], column * dilation[1]
+      shifted = padded[
+        :,
+        top : top + sides[0] + 1 : strides[0],
+        left : left + sides[1] + 1 : strides[1],
+      ]
+      products.append(shifted * kernels[:, row, column, None, None])
+  return functools.reduce(jnp.add, products).astype(x.dtype)
+
+
+def _forward(
+  x: Array, kernel: Array, *options: Any
+) -> tuple[Array, tuple[Array, Array]]:
+  return _closed(x, kernel, *options), (x, kernel)
+
+
+def _backward(
+  strides: Pair,
+  padding: Padding,
+  dilation: Pair,
+  inputs: tuple[Array, Array],
+  gradient: Array,
+) -> tuple[Array, Array]:
+  x, kernel = inputs
+  spread = []
+  for axis, reach in enumerate(_reach(kernel, dilation)):
+    before = reach - 1 - padding[axis][0]
+    reached = (gradient.shape[axis + 1] - 1) * strides[axis] + 1
+    after = x.shape[axis + 1] + reach - 1 - before - reached
+    spread.append((before, after, strides[axis] - 1))
+  x_gradient = _closed(
+    jax.lax.pad(
+      gradient,
+      jnp.zeros((), gradient.dtype),
+      ((0, 0, 0), *spread, (0, 0, 0)),
+    ),
+    kernel[..., ::-1, ::-1, :],
+    (1, 1),
+    ((0, 0), (0, 0)),
+    dilation,
+  )
+  return x_gradient, _kernel_gradient(
+    x, kernel, gradient, strides, padding, dilation
+  )
+
+
+def _kernel_gradient(
+  x: Array,
+  kernel: Array,
+  gradient: Array,
+  strides: Pair,
+  padding: Padding,
+  dilation: Pair,
+) -> Array:
+  """Goes over the rows once, with a sum for each tap.
+
+  A sum over everything for each tap reads both arrays as often as there are
+  taps, and takes ten times as long.
+  """
+  padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+  rows, columns = kernel.shape[-3:-1]
+  width = (gradient.shape[2] - 1) * strides[1] + 1
+
+  def body(
+    sums: tuple[Array, ...], row: Array
+  ) -> tuple[tuple[Array, ...], None]:
+    of_gradient = jax.lax.dynamic_index_in_dim(gradient, row, 1, keepdims=False)
+    of_x = jax.lax.dynamic_slice_in_dim(
+      padded, row * strides[0], _reach(kernel, dilation)[0], axis=1
+    )
+    taps = (
+      of_x[
+        :,
+        i * dilation[0],
+        j * dilation[1] : j * dilation[1] + width : strides[1],
+      ]
+      for i in range(rows)
+      for j in range(columns)
+    )
+    return tuple(
+      total + tap * of_gradient for total, tap in zip(sums, taps, strict=True)
+    ), None
+
+  dtype = at_least_float32(gradient).dtype
+  zeros = jnp.zeros((len(x), gradient.shape[2], x.shape[3]), dtype)
+  sums, _ = jax.lax.scan(
+    body,
+    (distributed.varying_like(zeros, (x, gradient)),) * (rows * columns),
+    jnp.arange(gradient.shape[1]),
+  )
+  summed = (1,) if kernel.ndim == 4 else (0, 1)
+  stacked = jnp.stack([total.sum(summed) for total in sums], axis=-2)
+  return stacked.reshape(kernel.shape).astype(kernel.dtype)
+
+
+_closed.defvjp(_forward, _backward)
