@@ -141,6 +141,31 @@ def write(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   path.write_text(json.dumps(new, indent=2) + '\n')
 
 
+def read(workdir: str | pathlib.Path) -> dict[str, Any]:
+  """Reads the config of a run folder.
+
+  Args:
+    workdir: the run folder.
+
+  Returns:
+    Values by dotted name.
+
+  Raises:
+    FileNotFoundError: the folder has no config.
+    ValueError: the file is not what `write` writes.
+  """
+  path = pathlib.Path(workdir) / _CONFIG_FILE
+  if not path.is_file():
+    raise FileNotFoundError(f'{path} is not there')
+  try:
+    config = json.loads(path.read_text())
+  except ValueError as error:  # Neither text nor JSON.
+    raise ValueError(f'{path} is not JSON: {error}') from error
+  if not isinstance(config, dict):
+    raise ValueError(f'{path} holds no config but a {type(config).__name__}')
+  return _flatten(config)
+
+
 def _value_of_config_flag(arguments: Sequence[str]) -> str | None:
   for argument, following in zip(
     arguments[1:], [*arguments[2:], ''], strict=True

@@ -36,6 +36,12 @@ def _count(jaxpr: Any, repeat_loops: bool) -> int:
       out_axis = equation.params['dimension_numbers'].rhs_spec[0]
       kernel = equation.invars[1].aval
       per_output = kernel.size // kernel.shape[out_axis]
+    elif equation.params.get('name') == 'depthwise_products':
+      per_output = math.prod(equation.invars[1].aval.shape[-3:-1])
+    elif equation.params.get('name') == 'depthwise_kernel_gradient':
+      gradient, kernel = (x.aval for x in equation.invars[:2])
+      total += gradient.size * math.prod(kernel.shape[-3:-1])
+      continue
     else:
       inner = jax.extend.core.jaxprs_in_params(equation.params)
       repeats = 1

@@ -74,3 +74,26 @@ def test_the_written_config_names_changes(file, tmp_path, caplog):
     changed = configuration.load(file, {'optimizer.learning_rate': 0.5})
     configuration.write(changed, tmp_path / 'run')
   assert caplog.messages == ['config.optimizer.learning_rate was 0.1, now 0.5']
+
+
+def test_the_written_config_is_read_by_dotted_name(file, tmp_path):
+  configuration.write(configuration.load(file), tmp_path)
+  assert configuration.read(tmp_path) == {
+    'seed': 0,
+    'optimizer.learning_rate': 0.1,
+    'optimizer.name': 'sgd',
+    'small': False,
+  }
+
+
+def test_a_config_that_cannot_be_read_is_named(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r'config.json is not there'):
+    configuration.read(tmp_path)
+  path = tmp_path / 'config.json'
+  for data, message in ((b'{', 'is not JSON'), (b'\xff', 'is not JSON')):
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=f'config.json {message}'):
+      configuration.read(tmp_path)
+  path.write_text('[]')
+  with pytest.raises(ValueError, match=r'config.json holds no config'):
+    configuration.read(tmp_path)

@@ -28,3 +28,15 @@ def test_scan_counts_as_often_as_it_runs():
 
   assert cost.multiply_adds(run, matrix) == 8 * 4**3
   assert cost.multiply_adds(run, matrix, repeat_loops=False) == 4**3
+
+
+def test_depthwise_counts_as_a_convolution():
+  x, kernel = jnp.ones((2, 5, 7, 4)), jnp.ones((3, 3, 1, 4))
+
+  def loss(x, kernel):
+    return layers.convolution(x, kernel, padding=1, groups=4).sum()
+
+  one_way = 2 * 5 * 7 * 4 * 9
+  assert cost.multiply_adds(loss, x, kernel) == one_way
+  both = jax.value_and_grad(loss, argnums=(0, 1))
+  assert cost.multiply_adds(both, x, kernel) == 3 * one_way
