@@ -7,7 +7,7 @@ INSTALLED := $(ENVIRONMENT)/.installed
 # Compilation takes one core; a file's tests share what they compile.
 PYTEST := $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: quickstart test test-slow lint format install clean
+.PHONY: quickstart test test-slow lint format benchmark install clean
 
 quickstart: $(INSTALLED)  ## All three methods on embedded images, 15 minutes.
 	$(RUN) -m rsdjax.compare --config configs/rsd/digits.py \
@@ -19,6 +19,12 @@ quickstart: $(INSTALLED)  ## All three methods on embedded images, 15 minutes.
 	$(RUN) -m coic.analysis --weights runs/quickstart/coic/coic_seed0 \
 	  --config configs/coic/photos.py --split train \
 	  --output runs/quickstart/coic/analysis
+	$(RUN) -m rsdjax.analysis --config configs/rsd/digits.py \
+	  --config.teacher.checkpoint=runs/quickstart/rsd/teacher/model.safetensors \
+	  --checkpoint runs/quickstart/rsd/rsd_seed0 \
+	  --output runs/quickstart/rsd/analysis
+	$(RUN) -m common.report runs/quickstart/rsd runs/quickstart/trnr \
+	  runs/quickstart/coic --output runs/quickstart/report.html
 
 test: $(INSTALLED)  ## The test suite.
 	$(PYTEST)
@@ -34,6 +40,17 @@ lint: $(INSTALLED)  ## Formatting, lint and types.
 format: $(INSTALLED)  ## Formats, and mends what lint can mend.
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+
+benchmark: .venv-benchmark/.installed  ## Ours and PyTorch in turn, an hour.
+	.venv-benchmark/bin/python -m benchmarks.run
+	.venv-benchmark/bin/python -m benchmarks.table
+
+# PyTorch has an environment of its own: no test and no run may need it.
+.venv-benchmark/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-benchmark
+	.venv-benchmark/bin/python -m pip install --quiet torch==2.13.0
+	.venv-benchmark/bin/python -m pip install --quiet --editable '.[convert]'
+	@touch $@
 
 install: $(INSTALLED)  ## Only the environment.
 

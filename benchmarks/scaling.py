@@ -164,6 +164,7 @@ def rsd_program(
     loss=config.loss.name,
     label_smoothing=config.loss.label_smoothing,
     ema_decay=config.train.ema_decay,
+    accumulation_steps=config.train.accumulation_steps,
     axis_name=distributed.AXIS_NAME,
   )
   count = rows * devices

@@ -21,6 +21,7 @@ from coic.encoder import embed, Encoder
 from common import (
   compilation_cache,
   metrics,
+  pictures,
   scores,
   tiling,
   weight_conversion,
@@ -153,6 +154,7 @@ def evaluate(
   *,
   protocols: Sequence[str] = PROTOCOLS,
   z: Array | None = None,
+  watch: pictures.Watch | None = None,
 ) -> list[scores.Score]:
   """Restores and scores all pairs; several processes share them.
 
@@ -161,6 +163,7 @@ def evaluate(
     source: pairs of `input` and `target`, uint8 [h, w, 3].
     protocols: names in `metrics.PROTOCOLS`.
     z: see `restore`.
+    watch: is handed each picture that this process restores.
 
   Returns:
     One score for each image and protocol, in this order.
@@ -178,6 +181,8 @@ def evaluate(
       np.asarray(pair[key] / 255, np.float32) for key in ('input', 'target')
     )
     restored = restore(derainer, image, z=z)
+    if watch is not None:
+      watch(name, image, restored, target)
     found += scores.score_image(name, restored, image, target, protocols)
   return scores.of_all_processes(found, source.names, protocols)
 
@@ -187,6 +192,7 @@ def scores_by_set(
   sets: Mapping[str, PairSource],
   *,
   protocols: Sequence[str] = PROTOCOLS,
+  restorations: pictures.Restorations | None = None,
 ) -> dict[str, float]:
   """Mean scores on each set, and the means over sets.
 
@@ -194,6 +200,7 @@ def scores_by_set(
     derainer: network and encoder.
     sets: pairs by name.
     protocols: names in `metrics.PROTOCOLS`.
+    restorations: is handed what is restored, by set.
 
   Returns:
     `SET_PROTOCOL_psnr` in decibels and so on, see `scores.means`; the means
@@ -202,10 +209,11 @@ def scores_by_set(
   Raises:
     ValueError: as `evaluate`.
   """
-  rows = {
-    name: scores.means(evaluate(derainer, source, protocols=protocols))
-    for name, source in sets.items()
-  }
+  rows = {}
+  for name, source in sets.items():
+    watch = restorations.of_group(name) if restorations else None
+    found = evaluate(derainer, source, protocols=protocols, watch=watch)
+    rows[name] = scores.means(found)
   rows['mean'] = scores.mean_of(rows)
   return {
     f'{name}_{key}': value

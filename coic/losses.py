@@ -92,6 +92,18 @@ def contrastive_loss(
   Raises:
     ValueError: shapes do not fit, or a dtype is not floating.
 
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from coic.losses import contrastive_loss
+    >>> maps = jnp.ones((2, 4, 4, 8))
+    >>> negatives = jnp.stack([maps] * 5, axis=1)
+    >>> loss = contrastive_loss(maps, maps, negatives)
+    >>> [round(float(x), 3) for x in loss]
+    [1.792, 1.792]
+    >>> loss = contrastive_loss(maps, maps, -negatives)
+    >>> [round(float(x), 3) for x in loss]
+    [0.517, 0.517]
+
   Source: Ran et al., "Harnessing Joint Rain-/Detail-aware Representations to
   Eliminate Intricate Rains", ICLR 2024, and its program.
   """

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from coic import evaluate, experiment, losses, negatives
+from coic import evaluate, experiment, losses, negatives, pictures
 from coic.contrast import contrast
 from coic.encoder import Encoder
 from coic.models import Backbone
@@ -282,28 +282,21 @@ def make_step(parts: experiment.Experiment, axis_name: str | None) -> Step:
   )
 
 
-def train_and_evaluate(
-  config: ml_collections.ConfigDict, workdir: str | pathlib.Path
-) -> dict[str, float]:
-  """Trains a derainer as a config says, from scratch or where it stopped.
+def prepare(
+  config: ml_collections.ConfigDict,
+) -> tuple[experiment.Experiment, training_loop.Loop, TrainState]:
+  """Builds all that a run needs, and writes nothing.
 
   Args:
     config: as the files in `configs/coic` build it.
-    workdir: folder of the run. It gets the resolved config, `metrics.jsonl`,
-      checkpoints and at the end the derainer as `model.safetensors`. Where it
-      holds a checkpoint, the run goes on.
 
   Returns:
-    Mean scores of the last state on each test set and protocol, such as
-    `rain100l_coic_y_psnr` in decibels, and the means over sets, `mean_...`.
+    Its parts, its loop, and its first state on all devices.
 
   Raises:
-    ValueError: a config value or a checkpoint does not fit.
-    FloatingPointError: the loss is not finite any more.
+    FileNotFoundError: data or weights are absent.
+    ValueError: a config value does not fit.
   """
-  workdir = pathlib.Path(workdir)
-  configuration.write(config, workdir)
-
   # Devices, pictures, networks, optimiser
   mesh = distributed.make_mesh()
   batch_size = config.train.batch_size
@@ -316,22 +309,29 @@ def train_and_evaluate(
   )
   count = sum(x.size for x in jax.tree.leaves(state.params['network']))
   _LOGGER.info(
-    '%s: %d parameters, %d pairs to learn from, %d devices, in %s',
+    '%s: %d parameters, %d pairs to learn from, %d devices',
     config.model.name,
     count,
     len(parts.train_pairs.mixture),
     mesh.size,
-    workdir,
   )
   parallelism = config.train.parallelism
   step = make_step(parts, distributed.AXIS_NAME)
   step_fn = training_loop.compile_step(step, mesh, config.train)
 
+  show = None
+  if config.train.pictures:
+    show = pictures.Pictures(parts, rows=batch_size // mesh.size)
+
   def score(state: TrainState) -> dict[str, float]:
+    if show is not None:
+      show.restorations.clear()
     # On one device: the pictures differ in size.
-    derainer = parts.derainer(state)
     return evaluate.scores_by_set(
-      derainer, parts.test_sets, protocols=config.eval.protocols
+      parts.derainer(state),
+      parts.test_sets,
+      protocols=config.eval.protocols,
+      restorations=show.restorations if show else None,
     )
 
   loop = training_loop.Loop(
@@ -344,11 +344,35 @@ def train_and_evaluate(
     best_metric=f'mean_{config.eval.protocols[0]}_psnr',
     batch_size=batch_size,
     name_examples=parts.example_names,
+    pictures=show,
     **training_loop.loop_options(config.train),
   )
-  state, scores = loop.run(state, workdir)
+  return parts, loop, state
 
-  # Export
+
+def train_and_evaluate(
+  config: ml_collections.ConfigDict, workdir: str | pathlib.Path
+) -> dict[str, float]:
+  """Trains a derainer as a config says, from scratch or where it stopped.
+
+  Args:
+    config: as the files in `configs/coic` build it.
+    workdir: folder of the run. It gets the resolved config, `metrics.jsonl`,
+      pictures, checkpoints and at the end the derainer as `model.safetensors`.
+      Where it holds a checkpoint, the run goes on.
+
+  Returns:
+    Mean scores of the last state on each test set and protocol, such as
+    `rain100l_coic_y_psnr` in decibels, and the means over sets, `mean_...`.
+
+  Raises:
+    ValueError: a config value or a checkpoint does not fit.
+    FloatingPointError: the loss is not finite any more.
+  """
+  workdir = pathlib.Path(workdir)
+  configuration.write(config, workdir)
+  parts, loop, state = prepare(config)
+  state, scores = loop.run(state, workdir)
   if jax.process_index() == 0:
     derainer = parts.derainer(state)
     export_model(

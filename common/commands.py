@@ -22,6 +22,7 @@ _LOGGER = logging.getLogger(__name__)
 TrainAndEvaluate = Callable[
   [ml_collections.ConfigDict, str | pathlib.Path], dict[str, float]
 ]
+DryRun = Callable[[ml_collections.ConfigDict, str | pathlib.Path], str]
 
 
 def define_config_flags(folder: str) -> None:
@@ -59,13 +60,20 @@ def run(main: Callable[[], None]) -> None:
   app.run(checked, flags_parser=configuration.parse_flags)
 
 
-def train(train_and_evaluate: TrainAndEvaluate) -> None:
+def train(train_and_evaluate: TrainAndEvaluate, dry_run: DryRun) -> None:
   """Runs a trainer on the flags, and prints the scores of the last state.
 
   Args:
     train_and_evaluate: takes a config and the folder of the run.
+    dry_run: takes the same, and gives what `--dry_run` prints.
   """
   define_config_flags('run')
+  flags.DEFINE_bool(
+    'dry_run',
+    False,
+    'Only build the run, compile its step and read a batch: print parameters, '
+    'FLOPs and memory, and write the batch to dry_run/batch.png of the folder.',
+  )
   flags.DEFINE_bool(
     'distributed',
     False,
@@ -75,6 +83,11 @@ def train(train_and_evaluate: TrainAndEvaluate) -> None:
   )
 
   def main() -> None:
+    if flags.FLAGS.dry_run:
+      report = dry_run(flags.FLAGS.config, flags.FLAGS.workdir)
+      if jax.process_index() == 0:
+        print(report)
+      return
     scores = train_and_evaluate(flags.FLAGS.config, flags.FLAGS.workdir)
     if jax.process_index() == 0:
       for name, value in scores.items():

@@ -172,6 +172,14 @@ def _put(tree: PyTree, shardings: PyTree, mesh: Mesh) -> PyTree:
   return jax.device_put(tree, shardings)
 
 
+def on_one_device(tree: PyTree) -> PyTree:
+  """Arrays that all devices share, as the first device of this process has.
+
+  Without communication, and without copies.
+  """
+  return jax.tree.map(lambda x: x.addressable_data(0), tree)
+
+
 def wait_for_all(name: str) -> None:
   """Returns when every process has made this call, of the same name."""
   if jax.process_count() > 1:
@@ -217,3 +225,18 @@ def shard_batch(
   return jax.tree.map(
     lambda x: jax.make_array_from_process_local_data(sharding, x), batch
   )
+
+
+def own_part(batch: PyTree) -> PyTree:
+  """This process's rows of what `shard_batch` has laid out, NumPy [rows, ...].
+
+  The inverse of `shard_batch`, whatever the parallelism.
+  """
+
+  def rows(x: jax.Array | np.ndarray) -> np.ndarray:
+    if isinstance(x, np.ndarray):
+      return x.reshape(-1, *x.shape[2:])
+    shards = sorted(x.addressable_shards, key=lambda s: s.index[0].start or 0)
+    return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+  return jax.tree.map(rows, batch)

@@ -50,6 +50,13 @@ def psnr(prediction: Array, target: Array) -> Array:
   Raises:
     ValueError: shapes differ, are not [batch, h, w, channels], or are not
       floating.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from common.metrics import psnr
+    >>> target = jnp.zeros((2, 8, 8, 3))
+    >>> [round(float(x), 2) for x in psnr(target + 0.1, target)]
+    [20.0, 20.0]
   """
   prediction, target = _checked(prediction, target)
   error = jnp.square(prediction - target).mean(axis=(1, 2, 3))
@@ -87,6 +94,15 @@ def ssim(
   Raises:
     ValueError: shapes differ, are not [batch, h, w, channels], or are not
       floating; an option is invalid; no window fits in.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from common.metrics import ssim
+    >>> target = jnp.linspace(0, 1, 256).reshape(1, 16, 16, 1)
+    >>> ssim(target, target).tolist()
+    [1.0]
+    >>> [round(float(x), 2) for x in ssim(1 - target, target)]
+    [-0.83]
 
   Source: Wang et al., "Image Quality Assessment: From Error Visibility to
   Structural Similarity", IEEE TIP 2004, equation 13.

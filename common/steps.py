@@ -14,7 +14,7 @@ on n devices, statistics `per_device` are of 1 / (n k) of the batch, and
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,20 @@ class Found(NamedTuple):
   gradients: PyTree
   model_state: PyTree
   terms: dict[str, Array]
+
+
+class MappedStep(Protocol):
+  """A step on all devices of a mesh, from `map_step`."""
+
+  def __call__(
+    self, state: PyTree, batch: PyTree, /, *constants: PyTree
+  ) -> Any:
+    """Runs it; compiles it for new shapes."""
+
+  def lower(
+    self, state: PyTree, batch: PyTree, /, *constants: PyTree
+  ) -> jax.stages.Lowered:
+    """Traces it for arguments of these shapes and places."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +210,7 @@ def map_step(
   parallelism: str = 'shard_map',
   donate_state: bool = False,
   shard_optimizer: bool = False,
-) -> Callable[..., Any]:
+) -> MappedStep:
   """Compiles a per-device step for all devices of a mesh.
 
   Args:
@@ -223,7 +237,7 @@ def map_step(
   if parallelism == 'pmap':
     if shard_optimizer:
       raise ValueError("parallelism 'pmap' cannot shard the optimiser's state")
-    return _pmapped(step, mesh)
+    return _Pmapped(step, mesh)
 
   everywhere, split = PartitionSpec(), PartitionSpec(distributed.AXIS_NAME)
 
@@ -252,17 +266,24 @@ def map_step(
   )
 
 
-def _pmapped(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-  @functools.cache
-  def compiled(constants: int) -> Callable[..., Any]:
-    return jax.pmap(
-      step,
+class _Pmapped:
+  """A step under pmap, for any number of constants."""
+
+  def __init__(self, step: Callable[..., Any], mesh: Mesh):
+    self._mapped = jax.pmap(
+      lambda state, batch, constants: step(state, batch, *constants),
       axis_name=distributed.AXIS_NAME,
-      in_axes=(None, 0, *(None,) * constants),
+      in_axes=(None, 0, None),
       out_axes=None,
       devices=list(mesh.devices.flat),
     )
 
-  return lambda state, batch, *constants: compiled(len(constants))(
-    state, batch, *constants
-  )
+  def __call__(
+    self, state: PyTree, batch: PyTree, /, *constants: PyTree
+  ) -> Any:
+    return self._mapped(state, batch, constants)
+
+  def lower(
+    self, state: PyTree, batch: PyTree, /, *constants: PyTree
+  ) -> jax.stages.Lowered:
+    return self._mapped.lower(state, batch, constants)

@@ -9,10 +9,11 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 from jax.sharding import Mesh
 
 from common import steps
-from common.array_types import Batch
+from common.array_types import Batch, PyTree
 from common.checkpoints import Checkpoints, Progress
 from common.metric_writers import MetricWriter
 from common.preemption import Notice, PreemptedError
@@ -21,7 +22,6 @@ from common.train_state import TrainState
 
 _LOGGER = logging.getLogger(__name__)
 
-StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
 # The stream of batches from a position in the data on, for a run that has done
 # so many steps; the two differ after batches have been left out.
 MakeBatches = Callable[[int, int], Iterable[Batch]]
@@ -48,7 +48,7 @@ def loop_options(block: ml_collections.ConfigDict) -> dict[str, Any]:
 
 def compile_step(
   step: steps.Step, mesh: Mesh, block: ml_collections.ConfigDict
-) -> Callable[..., Any]:
+) -> steps.MappedStep:
   """Maps a step over devices as the `train` block of a config says.
 
   Args:
@@ -91,8 +91,9 @@ class Loop:
   """Trains a state to a number of steps, from the beginning or a checkpoint.
 
   Attributes:
-    step_fn: one update; its metrics are scalars on the device. Steps whose
-      metric `steps.SKIPPED` is 1 count in none of the others.
+    step_fn: one update, `(state, batch, *constants) -> (state, metrics)`; its
+      metrics are scalars on the device. Steps whose metric `steps.SKIPPED` is 1
+      count in none of the others.
     make_batches: see `MakeBatches`.
     evaluate: scores of a state.
     best_metric: score whose best state is kept beside the last ones.
@@ -106,11 +107,15 @@ class Loop:
     on_non_finite: 'stop' the run; 'skip', for a step that leaves the state as
       it was, see `steps.skip_non_finite`; or 'restore' the last checkpoint and
       go on with the batches after the one at fault.
+    constants: further arguments of the step.
     name_examples: says what a batch is made of, by its position in the data.
+    pictures: what to show of a state that `evaluate` has just seen, see
+      `MetricWriter.write_pictures`. Process 0 alone calls it, so it must not
+      communicate: it computes on one device.
     tensorboard: write TensorBoard event files too.
   """
 
-  step_fn: StepFunction
+  step_fn: steps.MappedStep
   make_batches: MakeBatches
   evaluate: Callable[[TrainState], dict[str, float]]
   best_metric: str
@@ -120,7 +125,9 @@ class Loop:
   eval_every_steps: int
   save_every_steps: int
   on_non_finite: str = 'stop'
+  constants: tuple[PyTree, ...] = ()
   name_examples: Callable[[int], Sequence[str]] | None = None
+  pictures: Callable[[TrainState], Mapping[str, np.ndarray]] | None = None
   tensorboard: bool = False
 
   def run(
@@ -148,6 +155,7 @@ class Loop:
         f'on_non_finite {self.on_non_finite!r} must be one of '
         f'{", ".join(ON_NON_FINITE)}'
       )
+    _LOGGER.info('%d steps, in %s', self.num_steps, workdir)
     with (
       Checkpoints(workdir, best_metric=self.best_metric) as checkpoints,
       Notice() as notice,
@@ -216,7 +224,7 @@ class _Run:
     """One step, and what is due after it."""
     loop = self.loop
     batch = self._next(stream)
-    self.state, metrics = loop.step_fn(self.state, batch)
+    self.state, metrics = loop.step_fn(self.state, batch, *loop.constants)
     if self.pending:
       # At most two steps are under way, so batches do not pile up in memory.
       jax.block_until_ready(self.pending[-1])
@@ -265,6 +273,9 @@ class _Run:
         self._end_early()
       self.scores, self.scored_at = scores, self.step
       self.writer.write(self.step, scores)
+      if self.loop.pictures is not None and jax.process_index() == 0:
+        pictures = self.loop.pictures(self.state)
+        self.writer.write_pictures(self.step, pictures)
       self._save(scores)
 
   def _save(self, scores: Mapping[str, float] | None = None) -> None:

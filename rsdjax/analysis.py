@@ -5,10 +5,11 @@ compares the student of a run with its teacher on test pictures, before and
 after training: a number and a picture each.
 """
 
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, IO
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ from common.array_types import (
   require_rank,
   require_same_batch,
   require_same_shape,
+  Variables,
 )
 from common.checkpoints import Checkpoints
 from common.data import pipeline
@@ -147,14 +149,14 @@ def make_feature_step(
     return stages | {'embedding': output['embedding']}
 
   @jax.jit
-  def step(state: TrainState, images: Array) -> dict[str, dict[str, Array]]:
+  def step(
+    teacher_variables: Variables, state: TrainState, images: Array
+  ) -> dict[str, dict[str, Array]]:
     assert parts.teacher is not None
     images = image_ops.normalize(images, **moments)
     variables = experiment.student_variables(state)
     student: Any = parts.student.apply(variables, images, features=True)
-    teacher: Any = parts.teacher.apply(
-      parts.teacher_variables, images, features=True
-    )
+    teacher: Any = parts.teacher.apply(teacher_variables, images, features=True)
     found = {'student': pooled(student), 'teacher': pooled(teacher)}
     decoupler = state.params['distiller'].get('terms_rsd', {}).get('aad')
     if decoupler is not None:
@@ -172,7 +174,8 @@ def make_feature_step(
       )
     return found
 
-  return step
+  # As a constant, the teacher would be compiled into the program.
+  return functools.partial(step, parts.teacher_variables)
 
 
 def cka_table(
@@ -227,7 +230,7 @@ def embedding_correlation(
 
 def plot_matrices(
   matrices: Mapping[str, np.ndarray],
-  path: pathlib.Path,
+  path: pathlib.Path | IO[bytes],
   *,
   labels: tuple[Sequence[str], Sequence[str]] | None = None,
   limits: tuple[float, float] = (-1.0, 1.0),
@@ -236,7 +239,7 @@ def plot_matrices(
 
   Args:
     matrices: by title, float [rows, columns].
-    path: of the PNG.
+    path: of the PNG, or a file to write it to.
     labels: names of the rows and of the columns.
     limits: values of the ends of the colour scale.
   """

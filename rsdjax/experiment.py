@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +14,11 @@ import optax
 
 from common import configuration, distributed, optimizers, train_state
 from common.array_types import Array, compute_dtype, Variables
-from common.checkpoints import load_model, require_same_variables
+from common.checkpoints import (
+  export_model,
+  load_model,
+  require_same_variables,
+)
 from common.data import datasets
 from common.train_state import TrainState
 from rsdjax import distillers, models
@@ -48,6 +52,11 @@ class Experiment:
   tx: optax.GradientTransformation
   rng: Array
   average: bool
+
+  @property
+  def normalisation(self) -> dict[str, Any]:
+    """`mean` and `std` of the images in [0, 1], per channel."""
+    return {'mean': tuple(self.dataset.mean), 'std': tuple(self.dataset.std)}
 
   def initial_state(self) -> TrainState:
     """The state before the first step; the same for the same seed."""
@@ -170,6 +179,28 @@ def create_train_state(
 def student_variables(state: TrainState) -> Variables:
   """What `student.apply` takes, without the distiller."""
   return {'params': state.params['student'], **state.model_state['student']}
+
+
+def export_student(
+  parts: Experiment,
+  state: TrainState,
+  scores: Mapping[str, float],
+  path: pathlib.Path,
+) -> None:
+  """Writes the student of a state to a file that `load_network` reads.
+
+  Args:
+    parts: of the run.
+    state: of the run.
+    scores: of the state.
+    path: the file, which is replaced as a whole or not at all.
+  """
+  description = {
+    'model': parts.description,
+    **parts.normalisation,
+    'scores': dict(scores),
+  }
+  export_model(path, student_variables(state), description)
 
 
 def load_network(

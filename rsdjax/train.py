@@ -20,16 +20,17 @@ from common import (
   training_loop,
 )
 from common.array_types import Array, Batch, PyTree, Variables
-from common.checkpoints import export_model
 from common.data import pipeline
 from common.data.sources import Numbered
 from common.steps import Found, Step
 from common.train_state import TrainState
-from rsdjax import losses
+from rsdjax import losses, pictures
 from rsdjax.evaluate import make_scorer
 from rsdjax.experiment import (
   BEST_METRIC,
   build,
+  Experiment,
+  export_student,
   MODEL_FILE,
   student_variables,
 )
@@ -190,38 +191,28 @@ def make_train_step(
   return Step(find, update)
 
 
-def train_and_evaluate(
-  config: ml_collections.ConfigDict, workdir: str | pathlib.Path
-) -> dict[str, float]:
-  """Trains a student as a config says, from scratch or from where it stopped.
+def prepare(
+  config: ml_collections.ConfigDict, teacher_path: str | pathlib.Path | None
+) -> tuple[Experiment, training_loop.Loop, TrainState]:
+  """Builds all that a run needs, and writes nothing.
 
   Args:
     config: as the files in `configs/rsd` build it.
-    workdir: folder of the run. It gets the resolved config, `metrics.jsonl`,
-      checkpoints and at the end the student as `model.safetensors`. Where it
-      holds a checkpoint, the run goes on from there.
+    teacher_path: model file (or the run folder of one); None for no teacher.
 
   Returns:
-    Scores of the last state: `test_top1`, `test_top5` (fractions),
-    `test_cross_entropy` (nats), and the same of the running average as
-    `ema_test_...`.
+    Its parts, its loop, and its first state on all devices.
 
   Raises:
-    ValueError: a config value or a checkpoint does not fit.
-    FloatingPointError: the loss is not finite any more.
+    FileNotFoundError: data or teacher are not there.
+    ValueError: a config value or the teacher's file does not fit.
   """
-  workdir = pathlib.Path(workdir)
-  configuration.write(config, workdir)
-
   # Devices
   mesh = distributed.make_mesh()
   batch_size = config.train.batch_size
   distributed.require_divisible(batch_size, mesh)
 
   # Teacher, data, student, distiller, optimiser
-  teacher_path = None
-  if config.distiller.name != 'none':
-    teacher_path = config.teacher.checkpoint or train_teacher(config, workdir)
   experiment = build(config, teacher_path)
   dataset, student = experiment.dataset, experiment.student
   teacher_variables = distributed.replicate(experiment.teacher_variables, mesh)
@@ -232,25 +223,17 @@ def train_and_evaluate(
   )
   count = sum(x.size for x in jax.tree.leaves(state.params['student']))
   _LOGGER.info(
-    '%s: %d parameters, %d devices, in %s',
-    config.model.name,
-    count,
-    mesh.size,
-    workdir,
+    '%s: %d parameters, %d devices', config.model.name, count, mesh.size
   )
 
   # The step
-  normalisation: dict[str, Any] = {
-    'mean': tuple(dataset.mean),
-    'std': tuple(dataset.std),
-  }
   parallelism = config.train.parallelism
   step = make_train_step(
     student,
     experiment.teacher,
     experiment.distiller,
     experiment.tx,
-    **normalisation,
+    **experiment.normalisation,
     loss=config.loss.name,
     label_smoothing=config.loss.label_smoothing,
     ema_decay=config.train.ema_decay,
@@ -258,12 +241,7 @@ def train_and_evaluate(
     accumulation_steps=config.train.accumulation_steps,
     axis_name=distributed.AXIS_NAME,
   )
-  mapped = training_loop.compile_step(step, mesh, config.train)
-
-  def step_fn(
-    state: TrainState, batch: Batch
-  ) -> tuple[TrainState, dict[str, Any]]:
-    return mapped(state, batch, teacher_variables)
+  step_fn = training_loop.compile_step(step, mesh, config.train)
 
   names = ['test', 'ema_test'] if experiment.average else ['test']
   score = make_scorer(
@@ -310,25 +288,56 @@ def train_and_evaluate(
     )
     return [f'number {i}' for i in numbers]
 
-  # Own checkpoint, or scratch; the loop
+  show = None
+  if config.train.pictures:
+    show = pictures.make_pictures(
+      experiment,
+      teacher_variables,
+      rows=config.eval.batch_size // mesh.size,  # What a device has room for.
+    )
   loop = training_loop.Loop(
     step_fn=step_fn,
     make_batches=batches_from,
     evaluate=evaluate,
     best_metric=BEST_METRIC,
     batch_size=batch_size,
+    constants=(teacher_variables,),
     name_examples=example_names,
+    pictures=show,
     **training_loop.loop_options(config.train),
   )
-  state, scores = loop.run(state, workdir)
+  return experiment, loop, state
 
-  # Export
+
+def train_and_evaluate(
+  config: ml_collections.ConfigDict, workdir: str | pathlib.Path
+) -> dict[str, float]:
+  """Trains a student as a config says, from scratch or from where it stopped.
+
+  Args:
+    config: as the files in `configs/rsd` build it.
+    workdir: folder of the run. It gets the resolved config, `metrics.jsonl`,
+      pictures, checkpoints and at the end the student as `model.safetensors`.
+      Where it holds a checkpoint, the run goes on from there.
+
+  Returns:
+    Scores of the last state: `test_top1`, `test_top5` (fractions),
+    `test_cross_entropy` (nats), and the same of the running average as
+    `ema_test_...`.
+
+  Raises:
+    ValueError: a config value or a checkpoint does not fit.
+    FloatingPointError: the loss is not finite any more.
+  """
+  workdir = pathlib.Path(workdir)
+  configuration.write(config, workdir)
+  teacher_path = None
+  if config.distiller.name != 'none':
+    teacher_path = config.teacher.checkpoint or train_teacher(config, workdir)
+  experiment, loop, state = prepare(config, teacher_path)
+  state, scores = loop.run(state, workdir)
   if jax.process_index() == 0:
-    export_model(
-      workdir / MODEL_FILE,
-      student_variables(state),
-      {'model': experiment.description, **normalisation, 'scores': scores},
-    )
+    export_student(experiment, state, scores, workdir / MODEL_FILE)
   return scores
 
 
@@ -345,7 +354,20 @@ def train_teacher(
     The file that the teacher is exported to.
 
   Raises:
-    ValueError: as `train_and_evaluate`.
+    ValueError: as `train_and_evaluate` and `teacher_config`.
+  """
+  train_and_evaluate(teacher_config(config), workdir / 'teacher')
+  distributed.wait_for_all('teacher')  # Process 0 writes, and all read.
+  return workdir / 'teacher' / MODEL_FILE
+
+
+def teacher_config(
+  config: ml_collections.ConfigDict,
+) -> ml_collections.ConfigDict:
+  """The config of the run that trains a config's teacher.
+
+  Raises:
+    ValueError: the teacher is to be trained for no steps.
   """
   if config.teacher.num_steps < 1:
     raise ValueError(
@@ -359,6 +381,4 @@ def train_teacher(
     own.model = config.teacher.model
     own.optimizer = config.teacher.optimizer
     own.train.num_steps = config.teacher.num_steps
-  train_and_evaluate(own, workdir / 'teacher')
-  distributed.wait_for_all('teacher')  # Process 0 writes, and all read.
-  return workdir / 'teacher' / MODEL_FILE
+  return own

@@ -14,6 +14,7 @@ _BIN_WIDTH = 5
 _SMOOTHING = 1e-5  # Added to counts, not to shares.
 _STEP = 0.05  # Share of the new patch when a centre moves.
 _LOG_EVERY = 2000
+_AT_ONCE = 32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,10 +60,23 @@ def histograms(
   """
   if patches.shape[-1] == 1 and grey == 'published':
     patches = patches[:, :, :3, 0]
-  # Whole bins are exact in uint8, and values of floats are never negative.
-  bins = np.minimum(patches // _BIN_WIDTH, BINS - 1).astype(np.int64)
   parts = 1 if joint else patches.shape[-1]
-  bins = bins.reshape(len(patches), -1, parts)
+  # A few patches at a time stay in the cache, and 64-bit numbers of all the
+  # pixels of a large set would not fit into memory.
+  return np.concatenate(
+    [
+      _histograms(patches[start : start + _AT_ONCE], parts)
+      for start in range(0, max(len(patches), 1), _AT_ONCE)
+    ]
+  )
+
+
+def _histograms(patches: np.ndarray, parts: int) -> np.ndarray:
+  if patches.dtype == np.uint8:
+    bins = (patches // np.uint8(_BIN_WIDTH)).astype(np.intp)
+  else:  # Rounding never lifts a quotient to a whole number.
+    bins = (patches / _BIN_WIDTH).astype(np.intp)
+  bins = np.minimum(bins, BINS - 1).reshape(len(patches), -1, parts)
   # One bincount over all: each histogram has its own range of numbers.
   ranges = np.arange(len(patches) * parts).reshape(len(patches), 1, parts)
   counts = np.bincount(
@@ -132,6 +146,7 @@ def cluster_patches(
       'patches'
     )
   counts = histograms(patches, grey=grey_histogram)
+  log_shares = _log_shares(counts)
   width = counts.shape[1]
   centres: list[np.ndarray] = []
   members: list[list[int]] = []
@@ -147,9 +162,7 @@ def cluster_patches(
     found = len(centres)
     if visited and visited % _LOG_EVERY == 0:
       _LOGGER.info('%d patches, %d clusters', visited, found)
-    distances = (
-      entropies[:found] - shares[:found] @ _log_shares(counts[index][None])[0]
-    )
+    distances = entropies[:found] - shares[:found] @ log_shares[index]
     nearest = int(np.argmin(distances)) if found else -1
     if found == max_clusters:
       members[nearest].append(index)
@@ -168,9 +181,9 @@ def cluster_patches(
       if len(of_label) != 1 or alive.sum() == 1:
         continue
       alive[label] = False
-      log_shares = _log_shares(counts[of_label])[0]
+      (only,) = of_label
       distances = (
-        entropies[: len(centres)] - shares[: len(centres)] @ log_shares
+        entropies[: len(centres)] - shares[: len(centres)] @ log_shares[only]
       )
       nearest = int(np.argmin(np.where(alive, distances, np.inf)))
       members[nearest].append(of_label.pop())

@@ -21,6 +21,7 @@ from common import compilation_cache, metrics, scores, weight_conversion
 from common.array_types import Array, Variables
 from common.checkpoints import describes_model, load_model
 from common.data import pair_transforms, pairs
+from common.pictures import Restorations, Watch
 from trnr import convert, models
 
 PROTOCOLS = ('trnr_rgb', 'y_8bit')
@@ -56,6 +57,7 @@ def evaluate(
   *,
   protocols: Sequence[str] = PROTOCOLS,
   sigma: float | None = None,
+  watch: Watch | None = None,
 ) -> list[scores.Score]:
   """Restores and scores all pairs, whole; several processes share them.
 
@@ -68,6 +70,7 @@ def evaluate(
       not clipped.
     protocols: names in `metrics.PROTOCOLS`.
     sigma: standard deviation of the noise in units of 1/255, or None.
+    watch: is handed each picture that this process restores.
 
   Returns:
     One score for each image and protocol, in this order.
@@ -83,11 +86,56 @@ def evaluate(
     names.append(name)
     if not scores.is_own(index):
       continue
-    restored = restore(network, variables, image, level_of(network, sigma))
+    restored = np.asarray(
+      restore(network, variables, image, level_of(network, sigma))
+    )
+    if watch is not None:
+      watch(name, image[0], restored[0], target[0])
     found += scores.score_image(
-      name, np.asarray(restored)[0], image[0], target[0], protocols
+      name, restored[0], image[0], target[0], protocols
     )
   return scores.of_all_processes(found, names, protocols)
+
+
+def scores_by_strength(
+  network: models.RestorationNetwork,
+  variables: Variables,
+  source: pairs.PairSource,
+  *,
+  protocols: Sequence[str] = PROTOCOLS,
+  sigmas: Sequence[float] = (),
+  restorations: Restorations | None = None,
+) -> dict[str, float]:
+  """Mean scores, for each strength of noise if there is noise.
+
+  Args:
+    network: see `evaluate`, as for the next three.
+    variables: of the network.
+    source: pairs.
+    protocols: names in `metrics.PROTOCOLS`.
+    sigmas: of the noise, see `evaluate`; none for pairs as they are.
+    restorations: is handed what is restored, by strength.
+
+  Returns:
+    See `scores.means`; with noise each name begins with `sigmaS_`.
+
+  Raises:
+    ValueError: as `evaluate`.
+  """
+  found: dict[str, float] = {}
+  for sigma in sigmas or (None,):
+    name = '' if sigma is None else f'sigma{sigma:g}'
+    scored = evaluate(
+      network,
+      variables,
+      source,
+      protocols=protocols,
+      sigma=sigma,
+      watch=restorations.of_group(name) if restorations else None,
+    )
+    prefix = f'{name}_' if name else ''
+    found |= {prefix + k: x for k, x in scores.means(scored).items()}
+  return found
 
 
 def load_network(

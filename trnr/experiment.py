@@ -30,6 +30,7 @@ class Experiment:
   Attributes:
     description: arguments of `models.create`.
     network: to train.
+    patch_set: patches to learn from, for samplings that do so.
     test_pairs: pictures to score on.
     tx: optimiser.
     schedule: its learning rate by step.
@@ -42,6 +43,7 @@ class Experiment:
 
   description: dict[str, Any]
   network: models.RestorationNetwork
+  patch_set: PatchSet | None
   test_pairs: pairs.PairSource
   tx: optax.GradientTransformation
   schedule: optax.Schedule
@@ -95,13 +97,17 @@ def published_schedule(
 
 
 def build(
-  config: ml_collections.ConfigDict, workdir: str | pathlib.Path
+  config: ml_collections.ConfigDict,
+  workdir: str | pathlib.Path,
+  *,
+  keep_patches: bool = True,
 ) -> Experiment:
   """Builds what a run needs.
 
   Args:
     config: as the files in `configs/trnr` build it.
     workdir: folder of the run; the patch analysis is kept there.
+    keep_patches: False reads it if it is there, but does not write it.
 
   Returns:
     The experiment.
@@ -132,7 +138,9 @@ def build(
   patch_set = None
   if sampling in input_pipeline.FROM_PATCHES:
     patch_set = input_pipeline.load_patches(
-      config, config.patches.path or pathlib.Path(workdir) / PATCH_FILE
+      config,
+      config.patches.path or pathlib.Path(workdir) / PATCH_FILE,
+      keep=keep_patches,
     )
   steps_per_epoch = _steps_per_epoch(config, patch_set)
   schedule = _schedule(config, steps_per_epoch)
@@ -142,6 +150,7 @@ def build(
   return Experiment(
     description=description,
     network=network,
+    patch_set=patch_set,
     test_pairs=score,
     tx=tx,
     schedule=schedule,
@@ -221,6 +230,15 @@ def network_variables(state: TrainState) -> Variables:
       structure, [x * factors[i] for i, x in enumerate(leaves)]
     )
   return {'params': weights, **state.model_state['network']}
+
+
+def exported_variables(state: TrainState) -> Variables:
+  """`network_variables`, and the inner learning rates of runs on tasks."""
+  variables = dict(network_variables(state))
+  for collection in (state.params, state.model_state):
+    if 'inner_learning_rates' in collection:
+      variables['inner_learning_rates'] = collection['inner_learning_rates']
+  return variables
 
 
 def _steps_per_epoch(

@@ -107,7 +107,10 @@ def open_data(
 
 
 def load_patches(
-  config: ml_collections.ConfigDict, path: str | pathlib.Path
+  config: ml_collections.ConfigDict,
+  path: str | pathlib.Path,
+  *,
+  keep: bool = True,
 ) -> PatchSet:
   """Reads the patches of a config, and makes them first if need be.
 
@@ -115,6 +118,7 @@ def load_patches(
     config: its `data` and `patches` blocks count, but for `patches.path`.
     path: a .npz, which is written unless it is there, or a folder of the
       published layout (of one split).
+    keep: False writes nothing.
 
   Returns:
     The patches.
@@ -132,7 +136,7 @@ def load_patches(
   learn, _ = open_data(**config.data)
   patch_set = patches.analyse(learn, **options)
   _LOGGER.info('%s', patch_set.summary())
-  if jax.process_index() == 0:
+  if keep and jax.process_index() == 0:
     patch_set.write(path)
   return patch_set
 

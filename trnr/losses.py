@@ -35,6 +35,14 @@ def restoration_loss(
   Raises:
     ValueError: shapes differ or are wrong, or a dtype is.
 
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from trnr.losses import restoration_loss
+    >>> target = jnp.full((1, 16, 16, 3), 0.5)
+    >>> loss = restoration_loss(target + 0.1, target)
+    >>> [round(float(x), 3) for x in loss]
+    [0.182]
+
   Source: Ran et al., IEEE TIP 2023, and its program.
   """
   require_rank(4, prediction=prediction, target=target)

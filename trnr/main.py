@@ -1,11 +1,40 @@
 """Trains a network: `python -m trnr.main --config FILE --workdir FOLDER`.
 
 Any field of the config can be overridden: `--config.optimizer.learning_rate=1`.
-The same command goes on where a stopped run has left off.
+The same command goes on where a stopped run has left off. With `--dry_run` it
+says what the run would be, and ends.
 """
 
+import pathlib
+
+import ml_collections
+
 from common import commands
+from common import dry_run as dry_runs
 from trnr import train
 
+
+def dry_run(
+  config: ml_collections.ConfigDict, workdir: str | pathlib.Path
+) -> str:
+  """Says what a run would be, see `common.dry_run.report`.
+
+  The patch analysis is made unless it is there, and not kept.
+
+  Args:
+    config: as the files in `configs/trnr` build it.
+    workdir: folder of the run.
+
+  Returns:
+    The report.
+
+  Raises:
+    FileNotFoundError: data are absent.
+    ValueError: a config value does not fit.
+  """
+  _, loop, state = train.prepare(config, workdir, keep_patches=False)
+  return dry_runs.report(loop, state, workdir)
+
+
 if __name__ == '__main__':
-  commands.train(train.train_and_evaluate)
+  commands.train(train.train_and_evaluate, dry_run)

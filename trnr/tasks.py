@@ -100,6 +100,21 @@ def draw_episode(
   Returns:
     The tasks.
 
+  Example:
+    Three clusters to a task; support and query share two of them:
+
+    >>> import numpy as np
+    >>> from trnr.tasks import draw_episode
+    >>> (task,) = draw_episode(
+    ...   np.random.RandomState(0),
+    ...   np.array([5, 5, 5, 5]),
+    ...   num_tasks=1,
+    ...   frequencies=3,
+    ...   replace=False,
+    ... )
+    >>> [[draw.cluster for draw in part] for part in task]
+    [[2, 3, 1], [2, 3, 0]]
+
   Source: Ran et al., the program (samplers).
   """
   labels = rng.choice(len(sizes), (frequencies + 1) * num_tasks, replace)

@@ -16,12 +16,11 @@ from common import (
   steps,
   training_loop,
 )
-from common import scores as image_scores
 from common.array_types import Array, ArrayLike, Batch, PyTree
 from common.checkpoints import export_model
 from common.steps import Found, Step
 from common.train_state import TrainState
-from trnr import adaptation, evaluate, experiment, losses
+from trnr import adaptation, evaluate, experiment, losses, pictures
 from trnr.models import RestorationNetwork
 
 _LOGGER = logging.getLogger(__name__)
@@ -298,6 +297,74 @@ def make_step(parts: experiment.Experiment, axis_name: str | None) -> Step:
   )
 
 
+def prepare(
+  config: ml_collections.ConfigDict,
+  workdir: str | pathlib.Path,
+  *,
+  keep_patches: bool = True,
+) -> tuple[experiment.Experiment, training_loop.Loop, TrainState]:
+  """Builds all that a run needs.
+
+  Args:
+    config: as the files in `configs/trnr` build it.
+    workdir: folder of the run, see `experiment.build`.
+    keep_patches: see `experiment.build`.
+
+  Returns:
+    Its parts, its loop, and its first state on all devices.
+
+  Raises:
+    FileNotFoundError: data are absent.
+    ValueError: a config value does not fit.
+  """
+  # Devices, pictures, network, optimiser
+  mesh = distributed.make_mesh()
+  parts = experiment.build(config, workdir, keep_patches=keep_patches)
+  distributed.require_divisible(parts.batch_size, mesh)
+  parallelism = config.train.parallelism
+  state = distributed.place(
+    parts.initial_state(), mesh, shard_optimizer=config.train.shard_optimizer
+  )
+  count = sum(x.size for x in jax.tree.leaves(state.params['network']))
+  _LOGGER.info(
+    '%s: %d parameters, %d devices', config.model.name, count, mesh.size
+  )
+  step = make_step(parts, distributed.AXIS_NAME)
+  step_fn = training_loop.compile_step(step, mesh, config.train)
+  show = pictures.Pictures(parts) if config.train.pictures else None
+
+  def score(state: TrainState) -> dict[str, float]:
+    if show is not None:
+      show.restorations.clear()
+    # On one device: the pictures differ in size.
+    return evaluate.scores_by_strength(
+      parts.network,
+      jax.device_get(experiment.network_variables(state)),
+      parts.test_pairs,
+      protocols=config.eval.protocols,
+      sigmas=config.eval.sigmas,
+      restorations=show.restorations if show else None,
+    )
+
+  first_protocol = config.eval.protocols[0]
+  prefix = f'sigma{config.eval.sigmas[0]:g}_' if config.eval.sigmas else ''
+  best_metric = f'{prefix}{first_protocol}_psnr'
+  loop = training_loop.Loop(
+    step_fn=step_fn,
+    make_batches=lambda position, first_step: (
+      distributed.shard_batch(b, mesh, parallelism)
+      for b in parts.make_batches(position)
+    ),
+    evaluate=score,
+    best_metric=best_metric,
+    batch_size=parts.batch_size,
+    name_examples=parts.example_names,
+    pictures=show,
+    **training_loop.loop_options(config.train),
+  )
+  return parts, loop, state
+
+
 def train_and_evaluate(
   config: ml_collections.ConfigDict, workdir: str | pathlib.Path
 ) -> dict[str, float]:
@@ -306,8 +373,9 @@ def train_and_evaluate(
   Args:
     config: as the files in `configs/trnr` build it.
     workdir: folder of the run. It gets the resolved config, the patch
-      analysis, `metrics.jsonl`, checkpoints and at the end the network as
-      `model.safetensors`. Where it holds a checkpoint, the run goes on.
+      analysis, `metrics.jsonl`, pictures, checkpoints and at the end the
+      network as `model.safetensors`. Where it holds a checkpoint, the run goes
+      on.
 
   Returns:
     Mean scores of the last state on the test pictures: for each protocol
@@ -320,70 +388,12 @@ def train_and_evaluate(
   """
   workdir = pathlib.Path(workdir)
   configuration.write(config, workdir)
-
-  # Devices, pictures, network, optimiser
-  mesh = distributed.make_mesh()
-  parts = experiment.build(config, workdir)
-  distributed.require_divisible(parts.batch_size, mesh)
-  parallelism = config.train.parallelism
-  state = distributed.place(
-    parts.initial_state(), mesh, shard_optimizer=config.train.shard_optimizer
-  )
-  count = sum(x.size for x in jax.tree.leaves(state.params['network']))
-  _LOGGER.info(
-    '%s: %d parameters, %d devices, in %s',
-    config.model.name,
-    count,
-    mesh.size,
-    workdir,
-  )
-  step = make_step(parts, distributed.AXIS_NAME)
-  step_fn = training_loop.compile_step(step, mesh, config.train)
-
-  def score(state: TrainState) -> dict[str, float]:
-    # On one device: the pictures differ in size.
-    variables = jax.device_get(experiment.network_variables(state))
-    found: dict[str, float] = {}
-    for sigma in config.eval.sigmas or (None,):
-      scored = evaluate.evaluate(
-        parts.network,
-        variables,
-        parts.test_pairs,
-        protocols=config.eval.protocols,
-        sigma=sigma,
-      )
-      prefix = '' if sigma is None else f'sigma{sigma:g}_'
-      found |= {prefix + k: x for k, x in image_scores.means(scored).items()}
-    return found
-
-  first_protocol = config.eval.protocols[0]
-  prefix = f'sigma{config.eval.sigmas[0]:g}_' if config.eval.sigmas else ''
-  best_metric = f'{prefix}{first_protocol}_psnr'
-
-  # Own checkpoint, or scratch; the loop
-  loop = training_loop.Loop(
-    step_fn=step_fn,
-    make_batches=lambda position, first_step: (
-      distributed.shard_batch(b, mesh, parallelism)
-      for b in parts.make_batches(position)
-    ),
-    evaluate=score,
-    best_metric=best_metric,
-    batch_size=parts.batch_size,
-    name_examples=parts.example_names,
-    **training_loop.loop_options(config.train),
-  )
+  parts, loop, state = prepare(config, workdir)
   state, scores = loop.run(state, workdir)
-
-  # Export
   if jax.process_index() == 0:
-    variables = dict(experiment.network_variables(state))
-    for collection in (state.params, state.model_state):
-      if 'inner_learning_rates' in collection:
-        variables['inner_learning_rates'] = collection['inner_learning_rates']
     export_model(
       workdir / experiment.MODEL_FILE,
-      variables,
+      experiment.exported_variables(state),
       {'model': parts.description, 'scores': scores},
     )
   return scores

@@ -56,6 +56,15 @@ def convolution(
 
   Raises:
     ValueError: a shape is wrong.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from common.layers import convolution
+    >>> image, kernel = jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 3, 8))
+    >>> convolution(image, kernel, padding=1).shape
+    (1, 4, 4, 8)
+    >>> convolution(image, kernel, padding=1)[0, :, :, 0].max().item()
+    27.0
   """
   require_rank(4, x=x, kernel=kernel)
   if x.shape[3] != kernel.shape[2] * groups:

@@ -93,6 +93,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.train.accumulation_steps = 1
   config.train.shard_optimizer = False
   config.train.tensorboard = False
+  config.train.pictures = True
 
   config.eval = ml_collections.ConfigDict()
   config.eval.protocols = ('coic_y',)

@@ -141,6 +141,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.train.augmentation_repeats = 1
   config.train.data_workers = 0 if smoke else 8
   config.train.tensorboard = False
+  config.train.pictures = True
 
   config.eval = ml_collections.ConfigDict()
   config.eval.batch_size = 8 if smoke else 256

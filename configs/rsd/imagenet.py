@@ -159,6 +159,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.train.augmentation_repeats = 1
   config.train.data_workers = 0 if smoke else 16
   config.train.tensorboard = False
+  config.train.pictures = True
 
   config.eval = ml_collections.ConfigDict()
   config.eval.batch_size = 8 if smoke else 256

@@ -151,6 +151,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.train.shard_optimizer = False
   config.train.on_non_finite = 'stop'
   config.train.tensorboard = False
+  config.train.pictures = True
 
   config.eval = ml_collections.ConfigDict()
   config.eval.protocols = ('trnr_rgb', 'y_8bit')

@@ -38,6 +38,14 @@ def kd_loss(
   Raises:
     ValueError: shapes differ, are not [batch, classes], or are not floating.
 
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from rsdjax.losses import kd_loss
+    >>> teacher = jnp.log(jnp.array([[0.5, 0.5], [0.9, 0.1]]))
+    >>> loss = kd_loss(jnp.zeros((2, 2)), teacher)
+    >>> [round(float(x), 3) for x in loss]
+    [0.0, 0.368]
+
   Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015,
   section 2.
   """

@@ -52,6 +52,18 @@ def rsd_loss(
   Raises:
     ValueError: shapes differ, are not [batch, dim], or are not floating.
 
+  Example:
+    P is the identity for embeddings that agree in uncorrelated dimensions, and
+    has its ones in the wrong places if these change places:
+
+    >>> import jax.numpy as jnp
+    >>> from rsdjax.losses import rsd_loss
+    >>> teacher = jnp.array([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
+    >>> round(float(rsd_loss(teacher, teacher)), 3)
+    0.0
+    >>> round(float(rsd_loss(teacher[:, ::-1], teacher)), 3)
+    2.02
+
   Source: Zhang et al., "Cross-Architecture Distillation Made Simple with
   Redundancy Suppression", ICCV 2025, section 3.
   """

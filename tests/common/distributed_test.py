@@ -96,3 +96,22 @@ def test_all_rows_are_the_same_everywhere():
 
 def test_one_process_waits_for_nobody():
   distributed.wait_for_all('test')
+
+
+@pytest.mark.parametrize('parallelism', distributed.PARALLELISMS)
+def test_own_part_is_what_was_laid_out(parallelism):
+  batch = {'image': np.arange(48).reshape(16, 3, 1), 'label': np.arange(16)}
+  mesh = distributed.make_mesh()
+  sharded = distributed.shard_batch(batch, mesh, parallelism)
+  jax.tree.map(
+    np.testing.assert_array_equal, distributed.own_part(sharded), batch
+  )
+
+
+def test_on_one_device():
+  tree = {'x': jnp.arange(4), 'rng': jax.random.key(1)}
+  shared = distributed.replicate(tree, distributed.make_mesh())
+  local = distributed.on_one_device(shared)
+  assert local['x'].devices() == local['rng'].devices() == {jax.devices()[0]}
+  assert local['x'].tolist() == [0, 1, 2, 3]
+  assert jax.random.key_data(local['rng']).tolist() == [0, 1]

@@ -5,6 +5,7 @@ import signal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -131,6 +132,32 @@ def test_restoring_comes_to_an_end(tmp_path):
       batches=lambda position, _: iter([0] * 99),
       on_non_finite='restore',
     )
+
+
+def test_pictures_of_every_evaluation(tmp_path):
+  def pictures(state):
+    count = int(state.params['count'])
+    return {'count': np.full((2, 2, 3), count, np.uint8)}
+
+  run(tmp_path, num_steps=4, pictures=pictures)
+  run(tmp_path, pictures=pictures)
+  names = [f'pictures/count/{step:08d}.png' for step in (4, 7)]
+  assert all((tmp_path / name).is_file() for name in names)
+  lines = (tmp_path / metric_writers.PICTURES_FILE).read_text().splitlines()
+  assert [name in line for name, line in zip(names, lines, strict=True)]
+  assert losses(tmp_path) == {2: 1.5, 4: 3.5, 6: 5.5, 7: 7.0}
+
+
+def test_constants_go_to_the_step(tmp_path):
+  step = counting_step()
+
+  def find(state, batch, factor):
+    found = step.find(state, batch)
+    return found._replace(gradients={'count': -factor})
+
+  scaled = steps.Step(find, step.update)
+  state, _ = run(tmp_path, step=scaled, constants=(jnp.full((), 2.0),))
+  assert float(state.params['count']) == 14
 
 
 def test_unknown_way(tmp_path):

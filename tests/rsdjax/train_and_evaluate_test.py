@@ -9,7 +9,7 @@ from matplotlib import image as matplotlib_image
 
 from common import checkpoints, configuration, distributed, metric_writers
 from common.data import datasets
-from rsdjax import analysis, compare, evaluate, experiment, train
+from rsdjax import analysis, compare, evaluate, experiment, main, train
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TINY = {
@@ -112,6 +112,39 @@ def test_analysis_of_a_run(comparison, tmp_path):
     assert matplotlib_image.imread(tmp_path / name).size
   with pytest.raises(ValueError, match='there is no teacher'):
     analysis.analyse(_config(distiller__name='none'), folder, tmp_path)
+
+
+def test_pictures_are_of_rsd_alone(comparison):
+  folder, _ = comparison
+  of_rsd = folder / 'rsd_seed0' / 'pictures'
+  names = ['00000002.png', '00000004.png']
+  assert sorted(x.name for x in (of_rsd / 'correlation').iterdir()) == names
+  first, last = (
+    matplotlib_image.imread(of_rsd / 'correlation' / name) for name in names
+  )
+  assert first.shape == last.shape and not np.array_equal(first, last)
+  assert not (folder / 'none_seed0' / 'pictures').exists()
+
+
+@pytest.mark.parametrize('trained', [False, True])
+def test_dry_run(comparison, tmp_path, trained):
+  folder, _ = comparison
+  overrides = {'distiller__name': 'none'} if trained else {}
+  workdir = folder / 'none_seed0' if trained else tmp_path
+  before = {x for x in workdir.rglob('*') if x.is_file()}
+  stamps = {x: x.stat().st_mtime_ns for x in before}
+  text = main.dry_run(_config(**overrides), workdir)
+  assert ('the teacher would be trained first' in text) is not trained
+  assert ('terms_rsd/aad' in text) is not trained
+  assert 'student: ' in text and '  image  uint8  [16, 8, 8, 3]' in text
+  after = {x for x in workdir.rglob('*') if x.is_file()}
+  assert after - before == {workdir / 'dry_run' / 'batch.png'}
+  assert stamps == {x: x.stat().st_mtime_ns for x in before}
+
+
+def test_dry_run_needs_a_teacher(tmp_path):
+  with pytest.raises(ValueError, match='steps to train the teacher for'):
+    main.dry_run(_config(teacher__num_steps=0), tmp_path)
 
 
 def test_pmap_and_shard_map_train_alike(tmp_path):

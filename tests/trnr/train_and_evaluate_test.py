@@ -11,7 +11,7 @@ from PIL import Image
 
 from common import checkpoints, configuration, distributed, metric_writers
 from common import scores as scores_of
-from trnr import compare, evaluate, experiment, train
+from trnr import compare, evaluate, experiment, main, train
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -96,6 +96,42 @@ def test_run_leaves_what_it_says(run, folders):
   assert set(variables) == {'params', 'batch_stats', 'inner_learning_rates'}
 
 
+def test_run_leaves_pictures(run):
+  folder, _ = run
+  files = {
+    str(path.relative_to(folder / 'pictures'))
+    for path in (folder / 'pictures').rglob('*.png')
+  }
+  assert files == {
+    *('before_after/3_before.png', 'before_after/3_after.png'),
+    *(f'{x}/00000004.png' for x in ('restored', 'tasks', 'clusters')),
+  }
+  before, restored = (
+    np.asarray(Image.open(folder / 'pictures' / name))
+    for name in ('before_after/3_before.png', 'restored/00000004.png')
+  )
+  assert before.shape == (36, 36, 3)
+  # Enlarged to 72 pixels, in a row with what is made of it and should be.
+  assert restored.shape == (72 + 4, 3 * 74 + 2, 3)
+  np.testing.assert_array_equal(restored[2:74:2, 2:74:2], before)
+
+
+def test_dry_run_leaves_a_run_alone(run, folders):
+  folder, _ = run
+  before = {x: x.stat().st_mtime_ns for x in folder.rglob('*') if x.is_file()}
+  text = main.dry_run(config_of(folders), folder)
+  assert 'network: ' in text and 'support/input   uint8' in text
+  after = {x: x.stat().st_mtime_ns for x in folder.rglob('*') if x.is_file()}
+  assert after.keys() - before.keys() == {folder / 'dry_run' / 'batch.png'}
+  assert before == {x: after[x] for x in before}
+
+
+def test_dry_run_keeps_no_patches(folders, tmp_path):
+  config = config_of(folders)
+  experiment.build(config, tmp_path, keep_patches=False)
+  assert not [*tmp_path.iterdir()]
+
+
 def test_exported_network_scores_as_reported(run, folders):
   folder, scores = run
   network, variables = evaluate.load_network(folder)
@@ -129,6 +165,8 @@ def test_noise_of_three_strengths(folders, tmp_path):
   )
   inputs = [scores[f'sigma{s}_trnr_rgb_input_psnr'] for s in (15, 25, 50)]
   assert inputs == sorted(inputs, reverse=True)
+  names = {path.name for path in (tmp_path / 'pictures/before_after').iterdir()}
+  assert names >= {f'sigma{s}_0_before.png' for s in (15, 25, 50)}
   network, _ = evaluate.load_network(tmp_path)
   assert network.channels == 1 and network.needs_sigma
   compare.plot(

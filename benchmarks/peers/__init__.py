@@ -1,0 +1,1 @@
+"""The same mathematics in plain PyTorch, to be compared with."""

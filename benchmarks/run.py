@@ -1,0 +1,157 @@
+"""Times ours against PyTorch, and writes `benchmarks/results`.
+
+  python -m benchmarks.run                  # every case
+  python -m benchmarks.run --only 'rsd_loss*'
+  python -m benchmarks.run --list
+
+Each case is a line: medians of both sides, the ratio within a round and its
+spread, the peak memory of each side in a process of its own, and for ours the
+time to compile and the share of the machine's matrix product. `python -m
+benchmarks.table` makes the table of the README from the files.
+"""
+
+import argparse
+import fnmatch
+import json
+import multiprocessing
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import torch
+
+from benchmarks import cases
+from benchmarks.side_by_side import (
+  Case,
+  interleaved,
+  peak_mib,
+  Prepared,
+  require_same,
+)
+
+RESULTS = pathlib.Path(__file__).parent / 'results'
+
+
+def threads() -> int:
+  """Cores that this process may use; both sides use as many threads."""
+  return len(os.sched_getaffinity(0))
+
+
+def matrix_product_gflops(size: int = 2048) -> float:
+  """What our side reaches at a square matrix product, in GFLOP/s."""
+  x = jnp.ones((size, size))
+  product = jax.jit(lambda x: x @ x)
+  timed = Prepared(lambda: product(x).block_until_ready(), dict)
+  seconds = interleaved(timed, timed)['ours_ms'] / 1e3
+  return 2 * size**3 / seconds / 1e9
+
+
+def measure(case: Case, *, rounds: int, peak_gflops: float) -> dict[str, Any]:
+  """Checks and times a case.
+
+  Args:
+    case: what to do.
+    rounds: that count.
+    peak_gflops: of the machine, see `matrix_product_gflops`.
+
+  Returns:
+    A row of the results, without memory.
+  """
+  ours, peer = case.ours(), case.peer()
+  require_same(case, ours, peer)
+  row: dict[str, Any] = {'name': case.name, 'target': case.target}
+  row |= interleaved(ours, peer, rounds=rounds)
+  row['compile_seconds'] = ours.compile_seconds
+  if case.multiply_adds is not None:
+    gflops = 2 * case.multiply_adds() / row['ours_ms'] / 1e6
+    row |= {'gflops': gflops, 'share_of_peak': gflops / peak_gflops}
+  if case.compiled_peer is not None:
+    compiled = case.compiled_peer()
+    against = interleaved(ours, compiled, rounds=rounds)
+    row['compiled_peer_ms'] = against['peer_ms']
+    row['ratio_to_compiled_peer'] = against['ratio']
+  return row
+
+
+def _memory_of(name: str, side: str, results: Any) -> None:
+  """In a process of its own; puts the peak into a queue."""
+  torch.set_num_threads(threads())
+  (case,) = (c for c in cases.all_cases() if c.name == name)
+  _start_up()
+  results.put(peak_mib(case.ours if side == 'ours' else case.peer))
+
+
+def _start_up() -> None:
+  """Makes both libraries load what they load before their first gradient."""
+  jax.jit(jax.grad(lambda x: (x @ x).sum()))(jnp.ones((64, 64)))
+  x = torch.ones((64, 64), requires_grad=True)
+  (x @ x).sum().backward()
+
+
+def memory(case: Case) -> dict[str, float]:
+  """Peak memory of both sides, each in a process of its own."""
+  context = multiprocessing.get_context('spawn')
+  found = {}
+  for side in ('ours', 'peer'):
+    results: Any = context.Queue()
+    process = context.Process(
+      target=_memory_of, args=(case.name, side, results)
+    )
+    process.start()
+    process.join()
+    if process.exitcode:
+      raise RuntimeError(f'{case.name}: no memory of {side}, see above')
+    found[side] = results.get()
+  return {
+    'ours_mib': found['ours'],
+    'peer_mib': found['peer'],
+    'memory_ratio': found['ours'] / found['peer'],
+  }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Runs the command."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--only', default='*', help='pattern of names')
+  parser.add_argument('--rounds', type=int, default=7, help='that count')
+  parser.add_argument('--list', action='store_true', help='only the names')
+  parser.add_argument(
+    '--output', type=pathlib.Path, default=RESULTS, help='folder of the results'
+  )
+  options = parser.parse_args(arguments)
+  chosen = [
+    c for c in cases.all_cases() if fnmatch.fnmatch(c.name, options.only)
+  ]
+  if not chosen:
+    sys.exit(f'--only {options.only!r} fits no case; --list shows them')
+  if options.list:
+    print('\n'.join(case.name for case in chosen))
+    return
+  torch.set_num_threads(threads())
+  options.output.mkdir(parents=True, exist_ok=True)
+  peak = matrix_product_gflops()
+  print(
+    f'matrix product: {peak:.0f} GFLOP/s on {threads()} threads', flush=True
+  )
+  for case in chosen:
+    row = measure(case, rounds=options.rounds, peak_gflops=peak)
+    row |= memory(case)
+    path = options.output / f'{case.name.replace("/", "_")}.json'
+    path.write_text(json.dumps([row], indent=2) + '\n')
+    print(
+      f'{case.name}: ratio {row["ratio"]:.2f} '
+      f'({row["ratio_min"]:.2f} to {row["ratio_max"]:.2f}), ours '
+      f'{row["ours_ms"]:.1f} ms, peer {row["peer_ms"]:.1f} ms, memory ratio '
+      f'{row["memory_ratio"]:.2f}',
+      flush=True,
+    )
+
+
+if __name__ == '__main__':
+  main()
