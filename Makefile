@@ -7,7 +7,7 @@ INSTALLED := $(ENVIRONMENT)/.installed
 # Compilation takes one core; a file's tests share what they compile.
 PYTEST := $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: quickstart test test-slow lint format benchmark install clean
+.PHONY: quickstart test test-slow lint format benchmark docs install clean
 
 quickstart: $(INSTALLED)  ## All three methods on embedded images, 15 minutes.
 	$(RUN) -m rsdjax.compare --config configs/rsd/digits.py \
@@ -50,6 +50,13 @@ benchmark: .venv-benchmark/.installed  ## Ours and PyTorch in turn, an hour.
 	$(PYTHON) -m venv .venv-benchmark
 	.venv-benchmark/bin/python -m pip install --quiet torch==2.13.0
 	.venv-benchmark/bin/python -m pip install --quiet --editable '.[convert]'
+	@touch $@
+
+docs: $(ENVIRONMENT)/.installed-docs  ## HTML in build/docs; a warning is an error.
+	$(RUN) -m sphinx -b html -W --keep-going -q docs build/docs
+
+$(ENVIRONMENT)/.installed-docs: $(INSTALLED)
+	$(RUN) -m pip install --quiet --editable '.[docs]'
 	@touch $@
 
 install: $(INSTALLED)  ## Only the environment.

@@ -4,8 +4,8 @@
   python -m benchmarks.memory --only brn
 
 compiles the step of each case for one device, at the batch of a device, and
-prints the rows of docs/memory.md. Nothing is run; each row takes some minutes
-on a CPU. The steps of TRNR are in `benchmarks/trnr_memory.py`.
+prints rows of docs/memory.md. Nothing is run; a row takes half a minute to ten
+minutes on a CPU. The steps of TRNR are in `benchmarks/trnr_memory.py`.
 """
 
 import argparse
@@ -80,13 +80,6 @@ def _cases() -> list[Case]:
       scaling.coic_program,
       8,
       ({}, remat, halves | remat),
-    ),
-    (
-      'RCDNet, 16 x 64 px',
-      'configs/coic/mixed.py:rcdnet',
-      scaling.coic_program,
-      16,
-      ({}, remat),
     ),
   )
   return [

@@ -50,12 +50,15 @@ def matrix_product_gflops(size: int = 2048) -> float:
   return 2 * size**3 / seconds / 1e9
 
 
-def measure(case: Case, *, rounds: int, peak_gflops: float) -> dict[str, Any]:
+def measure(
+  case: Case, *, rounds: int, warmup: int, peak_gflops: float
+) -> dict[str, Any]:
   """Checks and times a case.
 
   Args:
     case: what to do.
     rounds: that count.
+    warmup: rounds before those.
     peak_gflops: of the machine, see `matrix_product_gflops`.
 
   Returns:
@@ -64,14 +67,14 @@ def measure(case: Case, *, rounds: int, peak_gflops: float) -> dict[str, Any]:
   ours, peer = case.ours(), case.peer()
   require_same(case, ours, peer)
   row: dict[str, Any] = {'name': case.name, 'target': case.target}
-  row |= interleaved(ours, peer, rounds=rounds)
+  row |= interleaved(ours, peer, rounds=rounds, warmup=warmup)
   row['compile_seconds'] = ours.compile_seconds
   if case.multiply_adds is not None:
     gflops = 2 * case.multiply_adds() / row['ours_ms'] / 1e6
     row |= {'gflops': gflops, 'share_of_peak': gflops / peak_gflops}
   if case.compiled_peer is not None:
     compiled = case.compiled_peer()
-    against = interleaved(ours, compiled, rounds=rounds)
+    against = interleaved(ours, compiled, rounds=rounds, warmup=warmup)
     row['compiled_peer_ms'] = against['peer_ms']
     row['ratio_to_compiled_peer'] = against['ratio']
   return row
@@ -120,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   )
   parser.add_argument('--only', default='*', help='pattern of names')
   parser.add_argument('--rounds', type=int, default=7, help='that count')
+  parser.add_argument('--warmup', type=int, default=2, help='rounds before')
   parser.add_argument('--list', action='store_true', help='only the names')
   parser.add_argument(
     '--output', type=pathlib.Path, default=RESULTS, help='folder of the results'
@@ -140,7 +144,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     f'matrix product: {peak:.0f} GFLOP/s on {threads()} threads', flush=True
   )
   for case in chosen:
-    row = measure(case, rounds=options.rounds, peak_gflops=peak)
+    row = measure(
+      case, rounds=options.rounds, warmup=options.warmup, peak_gflops=peak
+    )
     row |= memory(case)
     path = options.output / f'{case.name.replace("/", "_")}.json'
     path.write_text(json.dumps([row], indent=2) + '\n')

@@ -270,6 +270,7 @@ class _Pmapped:
   """A step under pmap, for any number of constants."""
 
   def __init__(self, step: Callable[..., Any], mesh: Mesh):
+    self._mesh = mesh
     self._mapped = jax.pmap(
       lambda state, batch, constants: step(state, batch, *constants),
       axis_name=distributed.AXIS_NAME,
@@ -281,7 +282,10 @@ class _Pmapped:
   def __call__(
     self, state: PyTree, batch: PyTree, /, *constants: PyTree
   ) -> Any:
-    return self._mapped(state, batch, constants)
+    found = self._mapped(state, batch, constants)
+    if jax.process_count() > 1:
+      return distributed.of_all_processes(found, self._mesh)
+    return found
 
   def lower(
     self, state: PyTree, batch: PyTree, /, *constants: PyTree

@@ -113,9 +113,15 @@ def shorten(
   return signature, returns
 
 
+def link_readme(app: Any, page: str, source: list[str]) -> None:
+  """The README is a page here."""
+  source[0] = source[0].replace('](../README.md', '](overview.md')
+
+
 def setup(app: Any) -> None:
   """Called by Sphinx."""
   write_api_pages()
   # Before napoleon, which makes markup of the sections.
   app.connect('autodoc-process-docstring', escape, priority=100)
   app.connect('autodoc-process-signature', shorten)
+  app.connect('source-read', link_readme)

@@ -49,9 +49,8 @@ def cases() -> Iterator[Case]:
   pair = 'cifar100.py:swin_tiny_patch4_window7_224->resnet18'
   # The shifts of `_weights` cost the decoupler's gradient digits.
   yield _step_case('swin_tiny resnet18 224', pair, batch_size=8, tolerance=5e-3)
-  yield _step_case('digits 8', 'digits.py', batch_size=128, compiles=True)
   yield _step_case(
-    'digits 32', 'digits.py', batch_size=128, image_size=32, compiles=True
+    'cifar100_small 32', 'cifar100_small.py', batch_size=128, compiles=True
   )
 
 

@@ -10,6 +10,7 @@ from coic.models.backbone import Backbone, Outputs
 from coic.modulation import ModulatedConv
 from common import distributed
 from common.array_types import Array, at_least_float32
+from common.layers import materialized
 
 
 class _Memory(NamedTuple):
@@ -54,7 +55,7 @@ class _Branch(nn.Module):
     for i in range(1, self.num_blocks + 1):
       residual = nn.relu(conv(x, f'block{i}_conv1'))
       residual = nn.relu(conv(residual, f'block{i}_conv2'))
-      x = nn.relu(residual + x)
+      x = materialized(nn.relu(residual + x))
     return conv(x, 'output', 3), memory
 
 

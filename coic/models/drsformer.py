@@ -13,6 +13,7 @@ from coic.models.experts import ExpertMixture
 from coic.models.transformer import context, LayerNorm, PlainConv
 from coic.modulation import ModulatedConv
 from common.array_types import Array, at_least_float32, require_same_shape
+from common.layers import materialized
 
 
 class SparseAttention(nn.Module):
@@ -151,13 +152,15 @@ class SparseTransformerBlock(nn.Module):
     dtype = self.layer_options['dtype']
     added = context(z, x.shape[-1], self.layer_options)
     source = x if added is None else x + added
-    x += SparseAttention(self.num_heads, dtype, name='attention')(
+    branch = SparseAttention(self.num_heads, dtype, name='attention')(
       LayerNorm(dtype=dtype, name='norm1_query')(x),
       LayerNorm(dtype=dtype, name='norm1_key_value')(source),
     )
-    return x + MixedScaleFeedForward(
+    x = materialized(x + branch)
+    branch = MixedScaleFeedForward(
       self.expansion, self.layer_options, name='feed_forward'
     )(LayerNorm(dtype=dtype, name='norm2')(x), z)
+    return materialized(x + branch)
 
 
 class DRSformer(Backbone):

@@ -19,6 +19,7 @@ from common.layers import (
   DropPath,
   from_windows,
   gelu,
+  materialized,
   relative_positions,
   to_windows,
 )
@@ -159,12 +160,13 @@ class WindowBlock(nn.Module):
     branch = WindowAttention(self.num_heads, side, dtype, name='attention')(
       to_windows(normed, side), to_windows(source, side)
     )
-    x += drop_path(from_windows(branch, side, x.shape), train=train)
+    branch = from_windows(branch, side, x.shape)
+    x = materialized(x + drop_path(branch, train=train))
     branch = LayerNorm(dtype=dtype, name='norm2')(x)
     branch = LocalFeedForward(
       self.expansion * x.shape[-1], self.layer_options, name='feed_forward'
     )(branch, z)
-    return x + drop_path(branch, train=train)
+    return materialized(x + drop_path(branch, train=train))
 
 
 class SpatialBlock(nn.Module):
@@ -200,14 +202,14 @@ class SpatialBlock(nn.Module):
       self.num_heads, x.shape[1] // self.window_size, dtype, name='attention'
     )(by_channel(x), by_channel(source))
     branch = jnp.moveaxis(branch, 1, -1).reshape(x.shape)
-    x += drop_path(branch, train=train)
+    x = materialized(x + drop_path(branch, train=train))
     branch = LayerNorm(dtype=dtype, name='norm2')(x)
     branch = LocalFeedForward(
       self.expansion * self.window_size**2,
       self.layer_options,
       name='feed_forward',
     )(branch, z)
-    return x + drop_path(branch, train=train)
+    return materialized(x + drop_path(branch, train=train))
 
 
 class IDT(Backbone):

@@ -6,6 +6,7 @@ from common.layers.dense_convolution import Conv, convolution
 from common.layers.drop_path import DropPath
 from common.layers.gelu import gelu
 from common.layers.initializers import fan_in_uniform, uniform_within
+from common.layers.materialized import materialized
 from common.layers.mlp import Mlp
 from common.layers.per_sample_convolution import (
   per_sample_convolution,
@@ -29,6 +30,7 @@ __all__ = [
   'fan_in_uniform',
   'from_windows',
   'gelu',
+  'materialized',
   'per_sample_convolution',
   'per_sample_transposed_convolution',
   'relative_positions',

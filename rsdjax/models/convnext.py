@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 
 from common.array_types import Array, at_least_float32
-from common.layers import Conv, DropPath, Mlp
+from common.layers import Conv, DropPath, materialized, Mlp
 from rsdjax.models.network import (
   LayerNorm,
   linear_ramp,
@@ -49,7 +49,8 @@ class ConvNeXtBlock(nn.Module):
       'layer_scale', nn.initializers.constant(1e-6), (channels,)
     )
     branch *= scale.astype(branch.dtype)[None, None, None]
-    return x + DropPath(self.drop_path_rate)(branch, train=train)
+    drop_path = DropPath(self.drop_path_rate)
+    return materialized(x + drop_path(branch, train=train))
 
 
 class ConvNeXt(Network):

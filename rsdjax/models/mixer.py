@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 
 from common.array_types import Array, at_least_float32
-from common.layers import DropPath, Mlp
+from common.layers import DropPath, materialized, Mlp
 from rsdjax.models.network import (
   LayerNorm,
   Network,
@@ -43,10 +43,10 @@ class MixerBlock(nn.Module):
     drop_path = DropPath(self.drop_path_rate)
     branch = LayerNorm(dtype=self.dtype, name='norm1')(x).swapaxes(1, 2)
     branch = _Mlp(width // 2, self.dtype, name='mlp_tokens')(branch)
-    x += drop_path(branch.swapaxes(1, 2), train=train)
+    x = materialized(x + drop_path(branch.swapaxes(1, 2), train=train))
     branch = LayerNorm(dtype=self.dtype, name='norm2')(x)
     branch = _Mlp(4 * width, self.dtype, name='mlp_channels')(branch)
-    return x + drop_path(branch, train=train)
+    return materialized(x + drop_path(branch, train=train))
 
 
 class MlpMixer(Network):

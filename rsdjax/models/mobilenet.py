@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 
 from common.array_types import Array, at_least_float32
-from common.layers import BatchNorm, Conv, DropPath
+from common.layers import BatchNorm, Conv, DropPath, materialized
 from rsdjax.models.network import Network, Outputs, outputs
 
 # Of each group: expansion, channels, number of blocks, stride of the first.
@@ -105,7 +105,8 @@ class InvertedResidual(nn.Module):
     )
     if x.shape != branch.shape:
       return branch
-    return x + DropPath(self.drop_path_rate)(branch, train=train)
+    drop_path = DropPath(self.drop_path_rate)
+    return materialized(x + drop_path(branch, train=train))
 
 
 class MobileNetV2(Network):

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 
 from common.array_types import Array
-from common.layers import DropPath, Mlp
+from common.layers import DropPath, materialized, Mlp
 from rsdjax.models.mixer import MlpMixer
 
 _XAVIER = nn.initializers.xavier_uniform()
@@ -58,7 +58,7 @@ class ResMlpBlock(nn.Module):
       num_tokens, dtype=self.dtype, kernel_init=_XAVIER, name='linear_tokens'
     )(branch)
     branch = self._scaled(branch.swapaxes(1, 2), 'layer_scale1')
-    x += drop_path(branch, train=train)
+    x = materialized(x + drop_path(branch, train=train))
     branch = Affine(self.dtype, name='affine2')(x)
     branch = Mlp(
       4 * width,
@@ -67,7 +67,8 @@ class ResMlpBlock(nn.Module):
       bias_init=nn.initializers.normal(1e-6),
       name='mlp_channels',
     )(branch)
-    return x + drop_path(self._scaled(branch, 'layer_scale2'), train=train)
+    branch = self._scaled(branch, 'layer_scale2')
+    return materialized(x + drop_path(branch, train=train))
 
   def _scaled(self, x: Array, name: str) -> Array:
     scale = self.param(name, nn.initializers.constant(1e-4), x.shape[-1:])

@@ -11,6 +11,7 @@ from common.layers import (
   Conv,
   DropPath,
   fan_in_uniform,
+  materialized,
   uniform_within,
 )
 from rsdjax.models.network import linear_ramp, Network, Outputs, outputs
@@ -64,7 +65,7 @@ class ResidualBlock(nn.Module):
     if self.strides > 1 or x.shape[-1] != self.features:
       x = conv(self.features, (1, 1), self.strides, 0, name='shortcut_conv')(x)
       x = norm(name='shortcut_norm')(x, train=train)
-    return nn.relu(x + branch)
+    return materialized(nn.relu(x + branch))
 
   def _layers(self) -> list[tuple[int, int, int]]:
     """Channels, kernel side and stride of each convolution."""

@@ -11,6 +11,7 @@ from common.array_types import Array, at_least_float32
 from common.layers import (
   DropPath,
   from_windows,
+  materialized,
   Mlp,
   relative_positions,
   SelfAttention,
@@ -59,10 +60,10 @@ class SwinBlock(nn.Module):
     )
     branch = from_windows(branch, self.window_size, grid)
     branch = jnp.roll(branch, (self.shift, self.shift), (1, 2))
-    x += drop_path(branch, train=train)
+    x = materialized(x + drop_path(branch, train=train))
     branch = _LayerNorm(dtype=self.dtype, name='norm2')(x)
     branch = Mlp(4 * x.shape[-1], self.dtype, name='mlp')(branch)
-    return x + drop_path(branch, train=train)
+    return materialized(x + drop_path(branch, train=train))
 
   def _bias(self, height: int, width: int) -> Array:
     """Added to the scores: [1, windows or 1, heads, tokens, tokens]."""

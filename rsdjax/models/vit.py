@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from common.array_types import Array, at_least_float32
-from common.layers import DropPath, Mlp, SelfAttention
+from common.layers import DropPath, materialized, Mlp, SelfAttention
 from rsdjax.models.network import (
   LayerNorm,
   linear_ramp,
@@ -40,11 +40,11 @@ class TransformerBlock(nn.Module):
     drop_path = DropPath(self.drop_path_rate)
     branch = LayerNorm(dtype=self.dtype, name='norm1')(x)
     branch = SelfAttention(self.num_heads, self.dtype, name='attention')(branch)
-    x += drop_path(branch, train=train)
+    x = materialized(x + drop_path(branch, train=train))
     branch = LayerNorm(dtype=self.dtype, name='norm2')(x)
     hidden_features = self.mlp_ratio * x.shape[-1]
     branch = Mlp(hidden_features, self.dtype, name='mlp')(branch)
-    return x + drop_path(branch, train=train)
+    return materialized(x + drop_path(branch, train=train))
 
 
 class VisionTransformer(Network):

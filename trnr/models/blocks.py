@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from common import layers
 from common.array_types import Array, at_least_float32
-from common.layers import BatchNorm
+from common.layers import BatchNorm, materialized
 
 he_normal = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
 Conv = functools.partial(layers.Conv, use_bias=False, kernel_init=he_normal)
@@ -124,7 +124,7 @@ class MultiScaleBlock(nn.Module):
     )
     if self.attention:
       total = ChannelAttention(dtype=self.dtype, name='attention')(total)
-    return total + x[..., : self.features]
+    return materialized(total + x[..., : self.features])
 
 
 class ResidualBlock(nn.Module):
@@ -153,8 +153,8 @@ class ResidualBlock(nn.Module):
       )(x, train)
       return PReLU(name=f'{name}_activation')(x)
 
-    x = unit(2, unit(1, x)) + x
-    x = unit(4, unit(3, x)) + x
+    x = materialized(unit(2, unit(1, x)) + x)
+    x = materialized(unit(4, unit(3, x)) + x)
     return Unit(
       self.features,
       attention=self.attention,

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from common.array_types import Array, at_least_float32
+from common.layers import materialized
 from trnr.models.blocks import (
   ConcatenatingBlock,
   Conv,
@@ -46,7 +47,7 @@ class Stage(nn.Module):
     block = _BLOCKS[self.block](
       self.features, self.attention, self.dtype, self.axis_name, name='residual'
     )
-    return leaky_relu(shortcut + block(x, train))
+    return materialized(leaky_relu(shortcut + block(x, train)))
 
 
 class MSResNet(RestorationNetwork):
