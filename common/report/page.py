@@ -4,10 +4,10 @@ import math
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from common import report_curves, report_pictures, report_tables
-from common.report_contents import Curve, Part, Run, split_score
-from common.report_style import SCRIPT, STYLE
-from common.report_text import escape, plural
+from common.report import curves, pictures, tables
+from common.report.contents import Curve, Part, Run, split_score
+from common.report.style import SCRIPT, STYLE
+from common.report.text import escape, plural
 
 MOST_FIGURES = 40  # Of one part.
 _MOST_STEPS = 8  # Of the pictures of a run.
@@ -95,7 +95,7 @@ def _facts(part: Part) -> str:
     plural(max(run.last_step for run in part.runs), 'step'),
   ]
   sizes = sorted(
-    {report_tables.count_parameters(r.shapes) for r in part.runs if r.shapes}
+    {tables.count_parameters(r.shapes) for r in part.runs if r.shapes}
   )
   if sizes:
     ends = dict.fromkeys((sizes[0], sizes[-1]))
@@ -110,22 +110,22 @@ def _sections(part: Part) -> dict[str, str]:
   """Contents by title; '' where there is none."""
   runs = part.runs
   return {
-    'Comparison': report_tables.markdown(part.table) if part.table else '',
-    'Scores': report_tables.score_table(runs),
+    'Comparison': tables.markdown(part.table) if part.table else '',
+    'Scores': tables.score_table(runs),
     'Before and after': _before_after(runs),
     'Curves': _curves(runs),
     'While training': _progress(runs),
     'Figures': _figures(part.figures),
-    'Config': report_tables.config_tables(runs) if runs else '',
-    'Parameters': report_tables.parameter_tables(runs),
+    'Config': tables.config_tables(runs) if runs else '',
+    'Parameters': tables.parameter_tables(runs),
   }
 
 
 def _curves(runs: Sequence[Run]) -> str:
   """All runs in one plot for each metric; runs of a method have one colour."""
-  styles = {name: i for i, name in enumerate(report_tables.by_method(runs))}
+  styles = {name: i for i, name in enumerate(tables.by_method(runs))}
   legend = ''.join(
-    f'<button type="button" class="{report_curves.style_class(style)}" '
+    f'<button type="button" class="{curves.style_class(style)}" '
     f'data-style="{style}" aria-pressed="true">{escape(method)}</button>'
     for method, style in styles.items()
   )
@@ -161,13 +161,13 @@ def _plots(
   for name in metrics:
     score = split_score(name)
     lines = []
-    for run, curves in found.items():
-      points = [x for x in curves.get(name, ()) if math.isfinite(x[1])]
+    for run, of_run in found.items():
+      points = [x for x in of_run.get(name, ()) if math.isfinite(x[1])]
       if points:
-        lines.append(report_curves.Line(run, styles[run], points))
+        lines.append(curves.Line(run, styles[run], points))
     is_of_input = score is not None and score.of_input
     if not is_of_input and any(len(line.points) > 1 for line in lines):
-      plots.append(report_curves.plot(name, lines, baselines.get(name)))
+      plots.append(curves.plot(name, lines, baselines.get(name)))
   return ''.join(plots)
 
 
@@ -176,7 +176,7 @@ def _before_after(runs: Sequence[Run]) -> str:
   written = []
   for run in _first_of_methods(runs):
     for name, paths in run.before_after.items():
-      before, after = map(report_pictures.embed, paths)
+      before, after = map(pictures.embed, paths)
       if before[1:3] != after[1:3]:
         raise ValueError(f'{paths[0]} and {paths[1].name} differ in size')
       title = escape(name.replace('_', ' '))
@@ -202,13 +202,13 @@ def _progress(runs: Sequence[Run]) -> str:
   for run in _first_of_methods(runs):
     for name, files in run.progress.items():
       steps = _spread([*files], _MOST_STEPS)
-      pictures = [report_pictures.embed(files[step]) for step in steps]
+      embedded = [pictures.embed(files[step]) for step in steps]
       title = escape(name.replace('_', ' '))
       images = ''.join(
         f'<div data-step="{step}"{" hidden" * (step != steps[-1])}>'
         f'{_image(picture, f"{title}, step {step}", _enlarged(picture)[1])}'
         '</div>'
-        for step, picture in zip(steps, pictures, strict=True)
+        for step, picture in zip(steps, embedded, strict=True)
       )
       slider = (
         f'<input type="range" min="0" max="{len(steps) - 1}" '
@@ -225,7 +225,7 @@ def _progress(runs: Sequence[Run]) -> str:
         f'{slider if len(steps) > 1 else ""}<figcaption>{title}'
         f'<output>step {steps[-1]}</output>{columns}'
         f'<span class="mono">{escape(run.name)}</span>'
-        f'{note if left_out else ""}{_shrunk(pictures[-1])}'
+        f'{note if left_out else ""}{_shrunk(embedded[-1])}'
         '</figcaption></figure>'
       )
   return _grid(written)
@@ -235,7 +235,7 @@ def _figures(figures: Mapping[str, pathlib.Path]) -> str:
   """Figures that commands have written."""
   written = []
   for name, path in [*figures.items()][:MOST_FIGURES]:
-    picture = report_pictures.embed(path)
+    picture = pictures.embed(path)
     title = escape(path.stem.replace('_', ' '))
     wide = ' wide' if picture.width > _WIDE * picture.height else ''
     tall = ' tall' if picture.height > 2 * picture.width else ''
@@ -260,12 +260,10 @@ def _grid(figures: Sequence[str]) -> str:
 
 def _first_of_methods(runs: Sequence[Run]) -> list[Run]:
   """Of each method the first seed: more pictures would say little."""
-  return [own[0] for own in report_tables.by_method(runs).values()]
+  return [own[0] for own in tables.by_method(runs).values()]
 
 
-def _image(
-  picture: report_pictures.Embedded, title: str, kind: str = ''
-) -> str:
+def _image(picture: pictures.Embedded, title: str, kind: str = '') -> str:
   size = ''
   if picture.width:
     width = picture.width
@@ -277,13 +275,13 @@ def _image(
   return f'<img src="{picture.url}" alt="{title}"{size}{classes}>'
 
 
-def _enlarged(picture: report_pictures.Embedded) -> tuple[int, str]:
+def _enlarged(picture: pictures.Embedded) -> tuple[int, str]:
   """Width to show a picture at, and the class of those that are enlarged."""
   factor = -(-_LEAST_WIDTH // picture.width)
   return picture.width * factor, 'pixels' if factor > 1 else ''
 
 
-def _shrunk(picture: report_pictures.Embedded) -> str:
+def _shrunk(picture: pictures.Embedded) -> str:
   if picture.original is None:
     return ''
   before = ' &times; '.join(map(str, picture.original))

@@ -5,8 +5,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from common.report_contents import Curve
-from common.report_text import escape
+from common.report.contents import Curve
+from common.report.text import escape
 
 # In the units of the drawing, which the page scales.
 _WIDTH, _HEIGHT = 320, 190

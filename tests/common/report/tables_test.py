@@ -1,6 +1,6 @@
 """Tables of a report, by themselves."""
 
-from common.report_tables import markdown
+from common.report.tables import markdown
 
 
 def test_text_for_a_table(tmp_path):

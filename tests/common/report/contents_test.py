@@ -1,6 +1,6 @@
 """Names of scores, taken apart."""
 
-from common.report_contents import ScoreName, split_score
+from common.report.contents import ScoreName, split_score
 
 
 def test_names_of_scores():

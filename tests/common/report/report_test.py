@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import checkpoints, report, report_page
-from common.report_contents import read_parts
-from common.report_text import escape
+from common import checkpoints, report
+from common.report.contents import read_parts
+from common.report.text import escape
 
 EVIL = '<script>alert("1")</script>&'
 
@@ -256,7 +256,7 @@ def test_many_pictures(tmp_path, make_run, monkeypatch):
   for step in range(1, 31):
     Image.new('RGB', (2, 2)).save(restored / f'{step:08d}.png')
     Image.new('RGB', (2, 2)).save(folder / f'{step}.png')
-  monkeypatch.setattr(report_page, 'MOST_FIGURES', 25)
+  monkeypatch.setattr(report.page, 'MOST_FIGURES', 25)
   page = write(tmp_path, folder).read_text()
   steps = [int(x) for x in re.findall('data-step="(.*?)"', page)]
   assert len(steps) == 8 and (steps[0], steps[-1]) == (1, 30)

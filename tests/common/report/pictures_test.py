@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import report_pictures
+from common.report import pictures
 
 
 def save(path, *shape):
@@ -23,7 +23,7 @@ def decoded(picture):
 @pytest.mark.parametrize('shape', [(5, 7, 3), (5, 7), (5, 7, 4)])
 def test_small_ones_stay_as_they_are(tmp_path, shape):
   path = save(tmp_path / 'a.png', *shape)
-  picture = report_pictures.embed(path)
+  picture = pictures.embed(path)
   assert decoded(picture) == path.read_bytes()
   assert picture[1:] == (7, 5, None)
 
@@ -39,7 +39,7 @@ def test_small_ones_stay_as_they_are(tmp_path, shape):
   ],
 )
 def test_large_ones_are_shrunk(tmp_path, shape, expected, mode):
-  picture = report_pictures.embed(save(tmp_path / 'a.png', *shape))
+  picture = pictures.embed(save(tmp_path / 'a.png', *shape))
   opened = Image.open(io.BytesIO(decoded(picture)))
   assert opened.size == expected == (picture.width, picture.height)
   assert opened.mode == mode
@@ -49,7 +49,7 @@ def test_large_ones_are_shrunk(tmp_path, shape, expected, mode):
 def test_deep_ones_keep_their_brightness(tmp_path):
   path = tmp_path / 'a.png'
   Image.fromarray(np.full((4, 2000), 0x8000, np.uint16)).save(path)
-  picture = report_pictures.embed(path)
+  picture = pictures.embed(path)
   opened = np.asarray(Image.open(io.BytesIO(decoded(picture))).convert('L'))
   assert opened.shape == (2, 1000)
   np.testing.assert_allclose(opened, 128, atol=1)
@@ -60,4 +60,4 @@ def test_damage_is_named(tmp_path, data):
   path = tmp_path / 'a.png'
   path.write_bytes(data)
   with pytest.raises(ValueError, match=r'a\.png is no whole PNG picture'):
-    report_pictures.embed(path)
+    pictures.embed(path)

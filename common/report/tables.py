@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from common import scores
-from common.report_contents import Run, split_score
-from common.report_text import escape, plural
+from common.report.contents import Run, split_score
+from common.report.text import escape, plural
 
 _NONE = '&ndash;'
 _MEASURES = {'psnr': '.2f', 'ssim': '.4f'}

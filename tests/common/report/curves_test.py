@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from common import report_curves
-from common.report_curves import Line, ticks
+from common.report import curves
+from common.report.curves import Line, ticks
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def points(plot):
 
 
 def test_places():
-  plot = report_curves.plot('a', [Line('x', 0, [(0, 0.0), (10, 1.0)])], None)
+  plot = curves.plot('a', [Line('x', 0, [(0, 0.0), (10, 1.0)])], None)
   ((left, bottom), (right, top)) = points(plot)[0]
   assert (left, right) == (52, 310)
   # Six hundredths of room above and below, of 154 units in all.
@@ -41,16 +41,16 @@ def test_places():
 
 def test_logarithmic():
   line = Line('x', 0, [(0, 1.0), (1, 10.0), (2, 100.0)])
-  (_, middle, _) = points(report_curves.plot('a', [line], None))[0]
+  (_, middle, _) = points(curves.plot('a', [line], None))[0]
   assert middle[1] == pytest.approx((10 + 164) / 2)
   line = Line('x', 0, [(0, 0.0), (1, 10.0), (2, 100.0)])  # 0 has no logarithm.
-  assert 'logarithmic' not in report_curves.plot('a', [line], None)
+  assert 'logarithmic' not in curves.plot('a', [line], None)
 
 
 @pytest.mark.parametrize('value', [0.0, 5.0, -2.0, 1e-30, 1e30])
 def test_constant(value):
   line = Line('x', 9, [(0, value), (7, value)])
-  plot = report_curves.plot('a', [line], value)
+  plot = curves.plot('a', [line], value)
   assert 'class="curve s1 dashed"' in plot
   ((_, one), (_, other)) = points(plot)[0]
   assert one == other == pytest.approx((10 + 164) / 2)
@@ -58,11 +58,11 @@ def test_constant(value):
 
 def test_long_curves_keep_their_end():
   curve = [(step, step / 3) for step in range(10_001)]
-  found = points(report_curves.plot('a', [Line('x', 0, curve)], None))[0]
+  found = points(curves.plot('a', [Line('x', 0, curve)], None))[0]
   assert len(found) <= 402
   assert found[0][0] == 52 and found[-1][0] == 310
 
 
 def test_labels_of_large_steps():
-  plot = report_curves.plot('a', [Line('x', 0, [(0, 1), (300_000, 2)])], None)
+  plot = curves.plot('a', [Line('x', 0, [(0, 1), (300_000, 2)])], None)
   assert '>100k<' in plot and '>300k<' in plot

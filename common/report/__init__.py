@@ -4,7 +4,7 @@ One HTML file that needs no network and no other file: scores with their
 protocols, curves, pictures before and after, figures of comparisons and
 analyses, configs, and tables of parameters. A RUN is the folder of a run, a
 folder that holds runs (such as that of a comparison), or one of figures. Where
-pictures of a run are looked for: see `common.report_contents`.
+pictures of a run are looked for: see `common.report.contents`.
 """
 
 import argparse
@@ -12,9 +12,10 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from common import console, report_page
-from common.report_contents import Part, read_parts
-from common.report_text import plural
+from common import console
+from common.report import page
+from common.report.contents import Part, read_parts
+from common.report.text import plural
 from common.whole_files import written_whole
 
 _EXAMPLES = """
@@ -49,9 +50,9 @@ def write_report(
   if output.exists() and not output.is_file():
     raise OSError(f'{output} is no regular file')
   parts = read_parts(folders)
-  page = report_page.page(parts)
+  text = page.page(parts)
   with written_whole(output) as partial:
-    partial.write_text(page, encoding='utf-8')
+    partial.write_text(text, encoding='utf-8')
   return parts
 
 
@@ -80,7 +81,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
   count = sum(len(part.runs) for part in parts)
   size = os.path.getsize(options.output) / 1e6
   console.show(f'{options.output}: {plural(count, "run")}, {size:.1f} MB')
-
-
-if __name__ == '__main__':
-  main()

@@ -1,0 +1,6 @@
+"""`python -m common.report`."""
+
+from common import report
+
+if __name__ == '__main__':
+  report.main()
