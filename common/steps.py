@@ -270,19 +270,13 @@ class _Pmapped:
   """A step under pmap, for any number of constants."""
 
   def __init__(self, step: Callable[..., Any], mesh: Mesh):
-    self._mesh = mesh
-    self._mapped = jax.pmap(
-      lambda state, batch, constants: step(state, batch, *constants),
-      axis_name=distributed.AXIS_NAME,
-      in_axes=(None, 0, None),
-      out_axes=None,
-      devices=list(mesh.devices.flat),
-    )
+    self._step, self._mesh = step, mesh
+    self._mapped = functools.cache(self._map)
 
   def __call__(
     self, state: PyTree, batch: PyTree, /, *constants: PyTree
   ) -> Any:
-    found = self._mapped(state, batch, constants)
+    found = self._mapped(len(constants))(state, batch, *constants)
     if jax.process_count() > 1:
       return distributed.of_all_processes(found, self._mesh)
     return found
@@ -290,4 +284,13 @@ class _Pmapped:
   def lower(
     self, state: PyTree, batch: PyTree, /, *constants: PyTree
   ) -> jax.stages.Lowered:
-    return self._mapped.lower(state, batch, constants)
+    return self._mapped(len(constants)).lower(state, batch, *constants)
+
+  def _map(self, num_constants: int) -> Any:
+    return jax.pmap(
+      self._step,
+      axis_name=distributed.AXIS_NAME,
+      in_axes=(None, 0, *(None,) * num_constants),
+      out_axes=None,
+      devices=list(self._mesh.devices.flat),
+    )

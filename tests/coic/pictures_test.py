@@ -54,6 +54,7 @@ def test_contrast_comes_with_the_second_stage(parts):
     assert all(np.ptp(x.astype(int)) > 0 for x in details)
 
 
+@pytest.mark.slow
 def test_dry_run(tmp_path, monkeypatch):
   make_mesh = distributed.make_mesh
   monkeypatch.setattr(
