@@ -7,7 +7,7 @@ INSTALLED := $(ENVIRONMENT)/.installed
 # Compilation takes one core; a file's tests share what they compile.
 PYTEST := $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: quickstart test test-slow lint format benchmark docs install clean
+.PHONY: quickstart test test-slow notebooks lint format benchmark docs install clean
 
 quickstart: $(INSTALLED)  ## All three methods on embedded images, 15 minutes.
 	$(RUN) -m rsdjax.compare --config configs/rsd/digits.py \
@@ -31,6 +31,11 @@ test: $(INSTALLED)  ## The test suite.
 
 test-slow: $(INSTALLED)  ## The tests that take longer.
 	$(PYTEST) -m slow
+
+notebooks: $(INSTALLED)  ## Executes copies of them; RSDJAX_SMOKE=1 makes all small.
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	  cp notebooks/*.ipynb "$$folder" && \
+	  $(ENVIRONMENT)/bin/jupyter-execute --kernel_name=python3 "$$folder"/*.ipynb
 
 lint: $(INSTALLED)  ## Formatting, lint and types.
 	$(RUN) -m ruff format --check .
