@@ -16,9 +16,8 @@ from typing import Any
 import jax
 
 from benchmarks import scaling
+from benchmarks.trnr_memory import needed
 from common import configuration, distributed, steps
-
-_GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,13 +101,7 @@ def step_memory(case: Case) -> tuple[float, float]:
   mesh = distributed.make_mesh(jax.devices()[:1])
   step, state, batch, constants = case.program(config, case.rows, 1)
   mapped = steps.map_step(step, mesh, donate_state=True)
-  memory = mapped.lower(state, batch, *constants).compile().memory_analysis()
-  if memory is None:
-    raise RuntimeError('this backend does not count memory')
-  return (
-    memory.argument_size_in_bytes / _GIB,
-    memory.temp_size_in_bytes / _GIB,
-  )
+  return needed(mapped.lower(state, batch, *constants).compile())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

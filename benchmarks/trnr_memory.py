@@ -1,6 +1,6 @@
 """Memory of a step of TRNR at the paper's size, as the compiler counts it.
 
-  python benchmarks/trnr_memory.py
+  python -m benchmarks.trnr_memory
 
 compiles the update of an MSResNet (48 features, 4 stages) by 5 tasks of 12 + 12
 patches of 64 pixels with 2 inner steps, for first and second order, tasks in
@@ -89,6 +89,11 @@ def step_memory(
     .lower(jax.eval_shape(initial_state), {'support': batch, 'query': batch})
     .compile()
   )
+  return needed(compiled)
+
+
+def needed(compiled: jax.stages.Compiled) -> tuple[float, float]:
+  """GiB of the arguments, and of intermediate results at the peak."""
   memory = compiled.memory_analysis()
   if memory is None:
     raise RuntimeError('this backend does not count memory')

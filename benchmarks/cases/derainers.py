@@ -24,20 +24,14 @@ _PEERS = {'brn': BRN, 'drsformer': DRSformer}
 
 def cases() -> Iterator[Case]:
   """One picture by each network."""
-  brn = _Picture('brn')
-  yield Case(
-    name='inference brn coi-m 481x321',
-    ours=brn.ours,
-    peer=brn.peer,
-    multiply_adds=brn.multiply_adds,
-  )
-  drsformer = _Picture('drsformer')
-  yield Case(
-    name='inference drsformer 481x321',
-    ours=drsformer.ours,
-    peer=drsformer.peer,
-    multiply_adds=drsformer.multiply_adds,
-  )
+  for name, title in (('brn', 'brn coi-m'), ('drsformer', 'drsformer')):
+    picture = _Picture(name)
+    yield Case(
+      name=f'inference {title} 481x321',
+      ours=picture.ours,
+      peer=picture.peer,
+      multiply_adds=picture.multiply_adds,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
