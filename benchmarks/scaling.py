@@ -1,6 +1,6 @@
 """Two recipes on a TPU v5e-256 and on 64 H100, on paper.
 
-  python benchmarks/scaling.py
+  python -m benchmarks.scaling
 
 compiles the step of each recipe at the shapes of one device, reads work,
 collectives and memory off the compiled program, and prints the tables of
