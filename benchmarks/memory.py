@@ -106,7 +106,9 @@ def step_memory(case: Case) -> tuple[float, float]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """Prints the table, row by row."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--only', default='', help='recipes with this in them')
   options = parser.parse_args(arguments)
   print(

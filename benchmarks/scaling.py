@@ -356,7 +356,9 @@ def report(name: str, measured: Sequence[Figures]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """Prints the tables of each recipe."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument(
     '--recipes', nargs='+', choices=[*RECIPES], default=[*RECIPES]
   )

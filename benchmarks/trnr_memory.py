@@ -105,7 +105,9 @@ def needed(compiled: jax.stages.Compiled) -> tuple[float, float]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """Prints the table, row by row."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--size', type=int, default=64, help='of a patch')
   options = parser.parse_args(arguments)
   print(

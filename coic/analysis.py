@@ -31,7 +31,13 @@ from coic import (
 )
 from coic.encoder import embed
 from coic.evaluate import Derainer
-from common import compilation_cache, configuration, image_ops, tiling
+from common import (
+  compilation_cache,
+  configuration,
+  console,
+  image_ops,
+  tiling,
+)
 from common import cost as costs
 from common.array_types import Array
 from common.data import derain_sets, pair_transforms
@@ -346,4 +352,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  main()
+  console.run(main)

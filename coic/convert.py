@@ -1,6 +1,6 @@
 """Published weights to our networks and back.
 
-  python -m coic.convert IN OUT --model NAME
+  python -m coic.convert brn.pth brn.safetensors --model brn
 
 reads published weights (.safetensors, .npz, or .pth with the `convert` extra)
 and writes our variables as .safetensors; `--to coic` and `--to upstream` go the
@@ -19,7 +19,7 @@ import numpy as np
 from coic import models
 from coic.encoder import Encoder
 from coic.tensor_names import brn, dgunet, drsformer, encoder, idt, rcdnet
-from common import checkpoints, weight_conversion
+from common import checkpoints, console, weight_conversion
 from common.array_types import Variables
 from common.weight_conversion import Rules, Tensors
 
@@ -142,7 +142,9 @@ def describe(state_dict: Tensors, **options: Any) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """Converts a file; see the module, or `--help`."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('input', metavar='IN')
   parser.add_argument('output', metavar='OUT', help='.safetensors')
   parser.add_argument('--model', required=True, choices=_RULES)
@@ -179,4 +181,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  main()
+  console.run(main)

@@ -20,6 +20,7 @@ from coic import convert, models
 from coic.encoder import embed, Encoder
 from common import (
   compilation_cache,
+  console,
   metrics,
   pictures,
   scores,
@@ -331,4 +332,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  main()
+  console.run(main)

@@ -21,7 +21,7 @@ import optax
 from coic import evaluate, losses, models
 from coic.modulation import EMBEDDING_FEATURES
 from coic.unit_vectors import unit_vectors
-from common import compilation_cache, image_ops, scores
+from common import compilation_cache, console, image_ops, scores
 from common.array_types import (
   Array,
   ArrayLike,
@@ -187,4 +187,4 @@ def _read(path: str, *, crop: int, multiple: int) -> np.ndarray:
 
 
 if __name__ == '__main__':
-  main()
+  console.run(main)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from coic import evaluate, models
-from common import restoration, tiling
+from common import console, restoration, tiling
 from common.array_types import Array
 
 
@@ -84,4 +84,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  main()
+  console.run(main)

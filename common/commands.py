@@ -2,6 +2,7 @@
 
 import logging
 import pathlib
+import sys
 from collections.abc import Callable, Sequence
 
 import jax
@@ -31,11 +32,17 @@ def define_config_flags(folder: str) -> None:
   Args:
     folder: what `--workdir` is the folder of.
   """
+  define_config_flag()
+  flags.DEFINE_string('workdir', None, f'Folder of the {folder}.')
+  flags.mark_flag_as_required('workdir')
+
+
+def define_config_flag() -> None:
+  """Defines the flag `--config`, which is required."""
   config_flags.DEFINE_config_file(
     'config', None, 'Config file, with its argument after a colon.'
   )
-  flags.DEFINE_string('workdir', None, f'Folder of the {folder}.')
-  flags.mark_flags_as_required(['config', 'workdir'])
+  flags.mark_flag_as_required('config')
 
 
 def run(main: Callable[[], None]) -> None:
@@ -53,11 +60,30 @@ def run(main: Callable[[], None]) -> None:
     console.configure()
     compilation_cache.enable()
     try:
-      main()
+      console.run(main)
     except preemption.PreemptedError as notice:
       _LOGGER.info('%s', notice)
 
-  app.run(checked, flags_parser=configuration.parse_flags)
+  app.run(checked, flags_parser=_parse)
+
+
+def _parse(arguments: list[str]) -> list[str]:
+  # Absl's own help has no flags but those of the main module, and exit code 1.
+  if {'-h', '--help'} & set(arguments[1:]):
+    print(_help(arguments[0]))
+    sys.exit(0)
+  return configuration.parse_flags(arguments)
+
+
+def _help(program: str) -> str:
+  """What the command does, as its module says, and its flags."""
+  by_module = flags.FLAGS.flags_by_module_dict()
+  lines = [str(sys.modules['__main__'].__doc__).rstrip(), '', 'flags:']
+  for flag in by_module.get(__name__, []) + by_module.get(program, []):
+    default = '' if flag.default is None else f' [{flag.default_as_str}]'
+    lines.append(f'  --{flag.name}: {flag.help}{default}')
+  lines.append('  --config.FIELD=VALUE: replaces any field of the config.')
+  return '\n'.join(lines)
 
 
 def train(train_and_evaluate: TrainAndEvaluate, dry_run: DryRun) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Callable
 
 import jax
 from absl import logging as absl_logging
@@ -31,3 +32,12 @@ def show(text: str) -> None:
   """Prints text; names of files may have letters that the output has not."""
   encoding = sys.stdout.encoding or 'utf-8'
   print(text.encode(encoding, errors='backslashreplace').decode(encoding))
+
+
+def run(main: Callable[[], None]) -> None:
+  """Calls the function of a command; Ctrl-C ends it with one line and 130."""
+  try:
+    main()
+  except KeyboardInterrupt:
+    print('stopped by Ctrl-C', file=sys.stderr)
+    sys.exit(130)  # As shells say it of a program that SIGINT has ended.

@@ -260,4 +260,4 @@ def _score(
 
 
 if __name__ == '__main__':
-  main()
+  console.run(main)

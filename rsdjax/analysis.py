@@ -15,10 +15,9 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from absl import app, flags
-from ml_collections import config_flags
+from absl import flags
 
-from common import compilation_cache, configuration, console, image_ops
+from common import commands, image_ops
 from common.array_types import (
   Array,
   at_least_float32,
@@ -325,12 +324,8 @@ def analyse(
   return result
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
   """Runs `analyse` on the flags and prints its main numbers."""
-  if len(arguments) > 1:
-    raise app.UsageError(f'unexpected arguments: {" ".join(arguments[1:])}')
-  console.configure()
-  compilation_cache.enable()
   values = flags.FLAGS
   result = analyse(values.config, values.checkpoint, values.output)
   for title, found in result.items():
@@ -344,10 +339,8 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  config_flags.DEFINE_config_file(
-    'config', None, 'Config file, with its argument after a colon.'
-  )
+  commands.define_config_flag()
   flags.DEFINE_string('checkpoint', None, 'Run folder.')
   flags.DEFINE_string('output', None, 'Folder for numbers and pictures.')
-  flags.mark_flags_as_required(['config', 'checkpoint', 'output'])
-  app.run(main, flags_parser=configuration.parse_flags)
+  flags.mark_flags_as_required(['checkpoint', 'output'])
+  commands.run(main)

@@ -1,6 +1,6 @@
 """Weights from timm and torchvision to our networks and back.
 
-  python -m rsdjax.convert IN OUT --model NAME
+  python -m rsdjax.convert resnet18.pth resnet18.safetensors --model resnet18
 
 reads a state dict of either (.safetensors, or .pth with the `convert` extra)
 and writes our variables as .safetensors; `--to 0.6.5`, `--to current` (timm)
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from common import checkpoints, weight_conversion
+from common import checkpoints, console, weight_conversion
 from common.array_types import Array, Variables
 from common.weight_conversion import Rules, Tensors
 from rsdjax import models
@@ -197,7 +197,9 @@ def _initial(
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """Converts a file; see the module, or `--help`."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('input', metavar='IN')
   parser.add_argument('output', metavar='OUT', help='.safetensors')
   parser.add_argument('--model', required=True, choices=models.names())
@@ -252,4 +254,4 @@ def _description(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == '__main__':
-  main()
+  console.run(main)

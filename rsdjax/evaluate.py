@@ -13,14 +13,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
-from absl import app, flags
+from absl import flags
 from jax.sharding import Mesh
-from ml_collections import config_flags
 
 from common import (
-  compilation_cache,
-  configuration,
-  console,
+  commands,
   distributed,
   evaluation,
   image_ops,
@@ -208,12 +205,8 @@ def evaluate(
   return score(distributed.replicate(variables, mesh))
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
   """Runs `evaluate` on the flags and prints the scores."""
-  if len(arguments) > 1:
-    raise app.UsageError(f'unexpected arguments: {" ".join(arguments[1:])}')
-  console.configure()
-  compilation_cache.enable()
   scores = evaluate(
     flags.FLAGS.config, flags.FLAGS.checkpoint, which=flags.FLAGS.which
   )
@@ -222,10 +215,8 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  config_flags.DEFINE_config_file(
-    'config', None, 'Config file, with its argument after a colon.'
-  )
+  commands.define_config_flag()
   flags.DEFINE_string('checkpoint', None, 'Run folder, or exported model.')
   flags.DEFINE_enum('which', 'last', ['last', 'best'], 'Of a run folder.')
-  flags.mark_flags_as_required(['config', 'checkpoint'])
-  app.run(main, flags_parser=configuration.parse_flags)
+  flags.mark_flag_as_required('checkpoint')
+  commands.run(main)

@@ -1,6 +1,6 @@
 """Published weights to our networks and back.
 
-  python -m trnr.convert IN OUT
+  python -m trnr.convert MSResNet.pth msresnet.safetensors
 
 reads published weights (.safetensors, .npz, or .pth with the `convert` extra)
 and writes our variables as .safetensors; `--to_torch` goes the other way.
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from common import checkpoints, weight_conversion
+from common import checkpoints, console, weight_conversion
 from common.array_types import Variables
 from common.weight_conversion import Rules, Tensors
 from trnr import models
@@ -296,7 +296,9 @@ def _shapes(network: models.RestorationNetwork) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """Converts a file; see the module, or `--help`."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('input', metavar='IN')
   parser.add_argument('output', metavar='OUT', help='.safetensors')
   parser.add_argument(
@@ -323,4 +325,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  main()
+  console.run(main)

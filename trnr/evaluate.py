@@ -17,7 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from common import compilation_cache, metrics, scores, weight_conversion
+from common import (
+  compilation_cache,
+  console,
+  metrics,
+  scores,
+  weight_conversion,
+)
 from common.array_types import Array, Variables
 from common.checkpoints import describes_model, load_model
 from common.data import pair_transforms, pairs
@@ -281,4 +287,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  main()
+  console.run(main)

@@ -1,8 +1,11 @@
-"""Trains a network: `python -m trnr.main --config FILE --workdir FOLDER`.
+r"""Trains a network as a config says.
 
-Any field of the config can be overridden: `--config.optimizer.learning_rate=1`.
-The same command goes on where a stopped run has left off. With `--dry_run` it
-says what the run would be, and ends.
+  python -m trnr.main --config configs/trnr/photos.py --workdir runs/mine
+  python -m trnr.main --config configs/trnr/photos.py --workdir runs/mine \
+    --config.optimizer.learning_rate=1e-3 --dry_run
+
+Any field of the config can be set. The same command goes on where a stopped run
+has left off. With `--dry_run` it says what the run would be, and ends.
 """
 
 import pathlib

@@ -189,7 +189,9 @@ def _pixel(text: str) -> tuple[int, int]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """Analyses a folder; see the module, or `--help`."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('clean', metavar='CLEAN', help='folder of clean images')
   parser.add_argument('output', metavar='OUT', help='.npz')
   parser.add_argument('--degraded', help='folder of their degraded partners')
@@ -251,4 +253,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  main()
+  console.run(main)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from common import restoration, tiling
+from common import console, restoration, tiling
 from common.array_types import Variables
 from trnr import evaluate, models
 
@@ -79,4 +79,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  main()
+  console.run(main)

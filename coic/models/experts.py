@@ -5,6 +5,8 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
 from coic.models.transformer import PlainConv
 from coic.modulation import ModulatedConv
@@ -52,13 +54,26 @@ class ExpertStep(nn.Module):
       name = f'dilated{size}'
       y = depthwise(x, size, f'{name}_depthwise', dilation=2)
       experts.append(pointwise(y, f'{name}_pointwise'))
-    experts.append(
-      nn.avg_pool(x, (3, 3), padding=((1, 1), (1, 1)), count_include_pad=False)
-    )
+    experts.append(_average_of_neighbours(x))
     gates = gates.astype(x.dtype)[:, None, None]
     gated = [expert * gates[..., i, None] for i, expert in enumerate(experts)]
     merged = pointwise(jnp.concatenate(gated, axis=-1), 'merge')
     return nn.relu(nn.relu(merged) + x)
+
+
+def _average_of_neighbours(x: Array) -> Array:
+  """Mean of the up to 3 x 3 pixels around each that are in the picture."""
+  total = nn.pooling.pool(x, 0.0, lax.add, (3, 3), (1, 1), [(1, 1), (1, 1)])
+  # Flax counts them with a pooling of ones, over which XLA's compiler takes
+  # seconds for a large picture.
+  rows, columns = (_in_reach(size) for size in x.shape[1:3])
+  return total / (rows[:, None] * columns)[None, ..., None].astype(x.dtype)
+
+
+def _in_reach(size: int) -> np.ndarray:
+  """How many of a place's two neighbours and itself there are, [size]."""
+  place = np.arange(size)
+  return 3 - (place == 0) - (place == size - 1)
 
 
 class ExpertMixture(nn.Module):

@@ -390,4 +390,4 @@ def _listed(names: Sequence[str]) -> str:
 
 
 if __name__ == '__main__':
-  main()
+  console.run(main)

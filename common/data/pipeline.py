@@ -297,4 +297,6 @@ def _end_with_parent(worker_index: int, worker_count: int) -> None:
 
 
 def _concatenate(parts: list[Batch]) -> Batch:
+  if len(parts) == 1:
+    return parts[0]
   return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)

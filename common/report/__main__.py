@@ -1,6 +1,6 @@
 """`python -m common.report`."""
 
-from common import report
+from common import console, report
 
 if __name__ == '__main__':
-  report.main()
+  console.run(report.main)

@@ -1,4 +1,9 @@
-"""Prints the networks as a table: `python -m rsdjax.models`."""
+"""Prints the networks as a table.
+
+python -m rsdjax.models
+"""
+
+import argparse
 
 from rsdjax.models.registry import names
 
@@ -18,4 +23,7 @@ def table() -> str:
 
 
 if __name__ == '__main__':
+  argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  ).parse_args()
   print(table())

@@ -1,0 +1,96 @@
+"""What every command has in common: help with an example, and Ctrl-C."""
+
+import concurrent.futures
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGES = ('rsdjax', 'coic', 'trnr', 'common')
+
+
+def _commands():
+  """Modules that can be run with `python -m`."""
+  return [
+    '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix(
+      '.__main__'
+    )
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob('*.py'))
+    if "if __name__ == '__main__':" in path.read_text()
+  ]
+
+
+def _run(*command):
+  return subprocess.run(
+    [sys.executable, '-m', *command],
+    cwd=ROOT,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+    timeout=120,
+    check=False,
+  )
+
+
+@pytest.fixture(scope='module')
+def helps():
+  """What each command says to `--help`."""
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    names = _commands()
+    outcomes = pool.map(lambda name: _run(name, '--help'), names)
+    return dict(zip(names, outcomes, strict=True))
+
+
+@pytest.mark.parametrize('name', _commands())
+def test_help(helps, name):
+  outcome = helps[name]
+  assert outcome.returncode == 0, outcome.stderr
+  assert re.search(rf'python -m {re.escape(name)}\b', outcome.stdout)
+  if '--config' in outcome.stdout:
+    assert '--config.FIELD=VALUE' in outcome.stdout or 'usage' in outcome.stdout
+
+
+def test_ctrl_c_leaves_no_half_written_file(tmp_path):
+  folder, output = tmp_path / 'clean', tmp_path / 'restored'
+  folder.mkdir()
+  rng = np.random.default_rng(0)
+  for number in range(300):
+    pixels = rng.integers(256, size=(200, 200, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / f'{number:03}.png')
+  script = (
+    'from common import console, restoration\n'
+    'import sys\n'
+    'console.run(lambda: restoration.restore_files('
+    'lambda image: image, [sys.argv[1]], sys.argv[2]))'
+  )
+  process = subprocess.Popen(
+    [sys.executable, '-c', script, str(folder), str(output)],
+    cwd=ROOT,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  deadline = time.monotonic() + 60
+  while len(list(output.glob('*.png'))) < 3:
+    assert process.poll() is None and time.monotonic() < deadline
+    time.sleep(0.005)
+  process.send_signal(signal.SIGINT)
+  _, error = process.communicate(timeout=60)
+  assert process.returncode == 130
+  assert error.endswith('stopped by Ctrl-C\n') and 'Traceback' not in error
+  written = [path for path in output.rglob('*') if path.is_file()]
+  assert 3 <= len(written) < 300
+  for path in written:
+    assert path.suffix == '.png' and not path.name.startswith('.')
+    np.testing.assert_array_equal(
+      np.asarray(Image.open(path)), np.asarray(Image.open(folder / path.name))
+    )
