@@ -13,11 +13,9 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
-
-from benchmarks import scaling
+from benchmarks.step_programs import coic_program, rsd_program, StepProgram
 from benchmarks.trnr_memory import needed
-from common import configuration, distributed, steps
+from common import configuration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,14 +25,14 @@ class Case:
   Attributes:
     name: of the recipe, in the table and for `--only`.
     config: file and argument.
-    program: gives the step and the shapes it takes, see `scaling.Recipe`.
+    program: gives the step and the shapes it takes.
     rows: examples of the device.
     settings: of the config, by dotted name.
   """
 
   name: str
   config: str
-  program: Callable[..., tuple[steps.Step, Any, Any, Any]]
+  program: Callable[..., StepProgram]
   rows: int
   settings: Mapping[str, Any]
 
@@ -48,35 +46,35 @@ def _cases() -> list[Case]:
     (
       'Swin-T to ResNet-18, 128 x 224 px',
       'configs/rsd/cifar100.py:swin_tiny_patch4_window7_224->resnet18',
-      scaling.rsd_program,
+      rsd_program,
       128,
       ({}, narrow, remat, parts, parts | remat),
     ),
     (
       'ConvNeXt-T to DeiT-T, 128 x 224 px',
       'configs/rsd/cifar100.py:convnext_tiny->deit_tiny_patch16_224',
-      scaling.rsd_program,
+      rsd_program,
       128,
       ({}, remat, parts, parts | remat),
     ),
     (
       'BRN, 12 x 100 px',
       'configs/coic/mixed.py:brn',
-      scaling.coic_program,
+      coic_program,
       12,
       ({}, narrow, remat, parts, parts | remat),
     ),
     (
       'DGUNet, 16 x 128 px',
       'configs/coic/mixed.py:dgunet',
-      scaling.coic_program,
+      coic_program,
       16,
       ({}, remat, parts | remat),
     ),
     (
       'IDT, 8 x 128 px',
       'configs/coic/mixed.py:idt',
-      scaling.coic_program,
+      coic_program,
       8,
       ({}, remat, halves | remat),
     ),
@@ -98,10 +96,7 @@ def step_memory(case: Case) -> tuple[float, float]:
     GiB of state, batch and constants, and of intermediate results at the peak.
   """
   config = configuration.load(case.config, case.settings)
-  mesh = distributed.make_mesh(jax.devices()[:1])
-  step, state, batch, constants = case.program(config, case.rows, 1)
-  mapped = steps.map_step(step, mesh, donate_state=True)
-  return needed(mapped.lower(state, batch, *constants).compile())
+  return needed(case.program(config, case.rows).lower().compile())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

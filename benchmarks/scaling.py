@@ -14,29 +14,15 @@ the same on any number of them but for who takes part in a collective, which
 
 import argparse
 import dataclasses
-import functools
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-os.environ['JAX_PLATFORMS'] = 'cpu'
-os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=4'
-
 import jax
-import jax.numpy as jnp
 import ml_collections
 from jax.sharding import NamedSharding, PartitionSpec
 
-import coic.encoder
-import coic.experiment
-import coic.models
-import coic.train
-import rsdjax.experiment
-import rsdjax.models
-import rsdjax.train
+from benchmarks.step_programs import coic_program, rsd_program, StepProgram
 from common import collectives, configuration, cost, distributed, steps
-from common.array_types import compute_dtype
-from rsdjax import distillers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +72,7 @@ class Recipe(NamedTuple):
   config: str
   global_batch: int
   rule: str
-  program: Callable[..., tuple[steps.Step, Any, Any, Any]]
+  program: Callable[..., StepProgram]
 
 
 class Figures(NamedTuple):
@@ -108,93 +94,6 @@ class Figures(NamedTuple):
   state: int
   temporary: int
   parameters: int
-
-
-def rsd_program(
-  config: ml_collections.ConfigDict, rows: int, devices: int
-) -> tuple[steps.Step, Any, Any, Any]:
-  """The step of an RSD config, and the shapes that it takes.
-
-  Args:
-    config: as the files in `configs/rsd` build it.
-    rows: examples of a device.
-    devices: of the mesh.
-
-  Returns:
-    The step; state, batch of all devices and constants as shapes.
-  """
-  dtype, size = compute_dtype(config.train.dtype), config.data.image_size
-  options: dict[str, Any] = {'num_classes': 1000, 'image_size': size}
-  student = rsdjax.models.create(
-    **config.model.to_dict() | options, dtype=dtype
-  )
-  teacher = rsdjax.models.create(
-    **config.teacher.model.to_dict() | options, dtype=dtype
-  )
-  distiller = distillers.create(
-    **config.distiller.to_dict(),
-    student_prefix_tokens=student.prefix_tokens,
-    teacher_prefix_tokens=teacher.prefix_tokens,
-  )
-  tx = rsdjax.experiment.make_optimizer(
-    config.optimizer, num_steps=config.train.num_steps
-  )
-  key = jax.random.key(0)
-  image = jnp.zeros((1, size, size, 3))
-  teacher_variables = jax.eval_shape(teacher.init, key, image)
-  state = jax.eval_shape(
-    lambda: rsdjax.experiment.create_train_state(
-      key,
-      student,
-      teacher,
-      distiller,
-      tx,
-      image_shape=(size, size, 3),
-      teacher_variables=teacher_variables,
-      average=config.train.ema_decay is not None,
-    )
-  )
-  step = rsdjax.train.make_train_step(
-    student,
-    teacher,
-    distiller,
-    tx,
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-    loss=config.loss.name,
-    label_smoothing=config.loss.label_smoothing,
-    ema_decay=config.train.ema_decay,
-    accumulation_steps=config.train.accumulation_steps,
-    axis_name=distributed.AXIS_NAME,
-  )
-  count = rows * devices
-  batch = {
-    'image': jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8),
-    'label': jax.ShapeDtypeStruct((count,), jnp.int32),
-  }
-  return step, state, batch, (teacher_variables,)
-
-
-def coic_program(
-  config: ml_collections.ConfigDict, rows: int, devices: int
-) -> tuple[steps.Step, Any, Any, Any]:
-  """The step of the second stage of a CoIC config; as `rsd_program`."""
-  dtype = compute_dtype(config.train.dtype)
-  model = config.model.to_dict()
-  del model['weights']
-  network = coic.models.create(**model, dtype=dtype)
-  encoder = coic.encoder.Encoder(**config.encoder, dtype=dtype)
-  tx = coic.experiment.make_optimizer(config)
-  # Of the data, only the shapes are needed.
-  parts = coic.experiment.Experiment(
-    model, network, encoder, None, {}, tx, config
-  )
-  step = coic.train.make_step(parts, distributed.AXIS_NAME)
-  crop = config.data.crop
-  images = jax.ShapeDtypeStruct((rows * devices, crop, crop, 3), jnp.uint8)
-  names = ('input', 'target', 'whole_input', 'whole_target')
-  state = jax.eval_shape(functools.partial(parts.initial_state, devices))
-  return step, state, dict.fromkeys(names, images), ()
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -366,6 +265,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     '--check', action='store_true', help='compile for four devices too'
   )
   options = parser.parse_args(arguments)
+  jax.config.update('jax_platforms', 'cpu')
+  jax.config.update('jax_num_cpu_devices', 4)
   for name in options.recipes:
     recipe = RECIPES[name]
     shares = [recipe.global_batch // x.devices for x in MACHINES]

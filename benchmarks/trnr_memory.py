@@ -13,11 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from common import optimizers
-from common.train_state import TrainState
-from trnr import models, train
+from benchmarks.step_programs import trnr_program
+from common import configuration
 
 _GIB = 2**30
 
@@ -39,8 +37,6 @@ def step_memory(
   remat_steps: bool,
   remat_blocks: bool,
   *,
-  num_tasks: int = 5,
-  shots: int = 12,
   size: int = 64,
 ) -> tuple[float, float]:
   """Compiles a step, and reads what it needs.
@@ -50,46 +46,21 @@ def step_memory(
     over_tasks: see `trnr.adaptation.meta_loss`.
     remat_steps: see `remat` there.
     remat_blocks: see `remat` in `trnr.models.RestorationNetwork`.
-    num_tasks: of a step.
-    shots: patches of a support or query set.
     size: of a patch, in pixels.
 
   Returns:
     GiB of state and batch, and of intermediate results at the peak.
   """
-  network = models.create('msresnet', remat=remat_blocks)
-  tx = optimizers.make_optimizer(
-    'adam', learning_rate=1e-3, weight_decay=4e-5, clip_value=10.0
+  config = configuration.load(
+    'configs/trnr/rain.py',
+    {
+      'model.remat': remat_blocks,
+      'adaptation.first_order': order == 'first',
+      'adaptation.over_tasks': over_tasks,
+      'adaptation.remat': remat_steps,
+    },
   )
-  step = train.make_task_step(
-    network,
-    tx,
-    first_order=order == 'first',
-    over_tasks=over_tasks,
-    remat=remat_steps,
-  )
-
-  def initial_state() -> TrainState:
-    variables = network.init(jax.random.key(0), jnp.zeros((1, size, size, 3)))
-    params = variables['params']
-    return TrainState.create(
-      params={'network': params},
-      model_state={
-        'network': {'batch_stats': variables['batch_stats']},
-        'inner_learning_rates': jax.tree.map(lambda _: jnp.ones(()), params),
-      },
-      tx=tx,
-      rng=jax.random.key(0),
-    )
-
-  patches = jax.ShapeDtypeStruct((num_tasks, shots, size, size, 3), jnp.uint8)
-  batch = {'input': patches, 'target': patches}
-  compiled = (
-    jax.jit(step, donate_argnums=0)
-    .lower(jax.eval_shape(initial_state), {'support': batch, 'query': batch})
-    .compile()
-  )
-  return needed(compiled)
+  return needed(trnr_program(config, size=size).lower().compile())
 
 
 def needed(compiled: jax.stages.Compiled) -> tuple[float, float]:

@@ -7,6 +7,7 @@ import logging
 import pathlib
 import re
 import sys
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,19 +40,35 @@ def load(
     ValueError: the file has no `get_config`.
   """
   file, _, argument = path.partition(':')
-  if not pathlib.Path(file).is_file():
-    raise FileNotFoundError(f'config file {file} is not there')
-  spec = importlib.util.spec_from_file_location('_config', file)
-  assert spec is not None and spec.loader is not None, file
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  if not hasattr(module, 'get_config'):
-    raise ValueError(f'config file {file} has no function get_config(arg)')
-  config = module.get_config(argument)
+  config = module(file).get_config(argument)
   for name in overrides or {}:
     require_field(config, name)
   config.update_from_flattened_dict(dict(overrides or {}))
   return config.lock()
+
+
+def module(file: str) -> types.ModuleType:
+  """Executes a config file.
+
+  Args:
+    file: a Python file with `get_config(arg)`.
+
+  Returns:
+    The module.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: the file has no `get_config`.
+  """
+  if not pathlib.Path(file).is_file():
+    raise FileNotFoundError(f'config file {file} is not there')
+  spec = importlib.util.spec_from_file_location('_config', file)
+  assert spec is not None and spec.loader is not None, file
+  loaded = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(loaded)
+  if not hasattr(loaded, 'get_config'):
+    raise ValueError(f'config file {file} has no function get_config(arg)')
+  return loaded
 
 
 def require_field(config: ml_collections.ConfigDict, name: str) -> None:

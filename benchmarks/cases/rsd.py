@@ -3,7 +3,7 @@
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,19 +15,18 @@ import torch
 from benchmarks.peers import networks
 from benchmarks.peers import rsd as peers
 from benchmarks.side_by_side import Case, Prepared
+from benchmarks.step_programs import NUM_CLASSES, rsd_program, StepProgram
 from common import (
   configuration,
   cost,
   distributed,
   train_state,
-  training_loop,
   weight_conversion,
 )
 from common.array_types import Variables
 from common.data import datasets
 from common.train_state import TrainState
-from rsdjax import convert, distillers, experiment, losses, models
-from rsdjax.train import make_train_step
+from rsdjax import convert, experiment, losses
 
 _CONFIGS = pathlib.Path(__file__).parents[2] / 'configs' / 'rsd'
 _LOSS_SHAPES = ((128, 384), (128, 768), (256, 2048), (1024, 768))
@@ -106,22 +105,6 @@ def _compile(lowered: jax.stages.Lowered) -> tuple[Callable[..., Any], float]:
   return compiled, time.perf_counter() - start
 
 
-class _Program(NamedTuple):
-  """Our step, nothing of it made yet.
-
-  Attributes:
-    tx: optimiser.
-    step: on the devices of a mesh.
-    state: shapes of the training state.
-    teacher_variables: shapes.
-  """
-
-  tx: optax.GradientTransformation
-  step: Any
-  state: TrainState
-  teacher_variables: Variables
-
-
 def _step_case(
   name: str,
   path: str,
@@ -147,12 +130,6 @@ def _step_case(
     config.data.image_size = image_size or config.data.image_size
     config.train.batch_size = batch_size
 
-  def count() -> int:
-    program = _program(config)
-    return cost.multiply_adds(
-      program.step, program.state, _batch(config), program.teacher_variables
-    )
-
   return Case(
     name=f'rsd_step {name}',
     ours=lambda: _our_step(config),
@@ -161,57 +138,14 @@ def _step_case(
     compiled_peer=(
       (lambda: _peer_step(config, compiled=True)) if compiles else None
     ),
-    multiply_adds=count,
+    multiply_adds=lambda: rsd_program(config, batch_size).multiply_adds(),
   )
-
-
-def _program(config: ml_collections.ConfigDict) -> _Program:
-  options = _model_options(config)
-  side = options['image_size']
-  student = models.create(**config.model, **options)
-  teacher = models.create(**config.teacher.model, **options)
-  distiller = distillers.create(**config.distiller.to_dict())
-  tx = experiment.make_optimizer(
-    config.optimizer, num_steps=config.train.num_steps
-  )
-  key = jax.random.key(0)
-  image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-  teacher_variables = jax.eval_shape(teacher.init, key, image)
-  state = jax.eval_shape(
-    lambda: experiment.create_train_state(
-      key,
-      student,
-      teacher,
-      distiller,
-      tx,
-      image_shape=image.shape[1:],
-      teacher_variables=teacher_variables,
-    )
-  )
-  step = make_train_step(
-    student,
-    teacher,
-    distiller,
-    tx,
-    **_moments(config),
-    loss=config.loss.name,
-    label_smoothing=config.loss.label_smoothing,
-    axis_name=distributed.AXIS_NAME,
-  )
-  mapped = training_loop.compile_step(
-    step, distributed.make_mesh(), config.train
-  )
-  return _Program(tx, mapped, state, teacher_variables)
-
-
-def _num_classes(config: ml_collections.ConfigDict) -> int:
-  return {'cifar100': 100, 'digits': 10}[config.data.name]
 
 
 def _model_options(config: ml_collections.ConfigDict) -> dict[str, int]:
   """What both networks share."""
   return {
-    'num_classes': _num_classes(config),
+    'num_classes': NUM_CLASSES[config.data.name],
     'image_size': config.data.image_size,
   }
 
@@ -226,7 +160,7 @@ def _batch(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
   """Random images, and labels: mixed where the recipe mixes."""
   rng = np.random.default_rng(0)
   rows, side = config.train.batch_size, config.data.image_size
-  classes = _num_classes(config)
+  classes = NUM_CLASSES[config.data.name]
   label = rng.integers(classes, size=rows, dtype=np.int32)
   if config.data.get('mixup_alpha', 0.0):
     smoothing = config.data.mix_label_smoothing
@@ -266,7 +200,7 @@ def _weights(
 
 
 def _first_state(
-  config: ml_collections.ConfigDict, program: _Program
+  config: ml_collections.ConfigDict, program: StepProgram
 ) -> tuple[TrainState, Variables]:
   """Our state before the first step, and the teacher's variables."""
   with torch.device('meta'):  # Names and shapes only.
@@ -296,22 +230,23 @@ def _first_state(
   state = TrainState.create(
     params=params,
     model_state=model_state,
-    tx=program.tx,
+    tx=experiment.make_optimizer(
+      config.optimizer, num_steps=config.train.num_steps
+    ),
     rng=jax.random.key(0),
   )
   return state, teacher
 
 
 def _our_step(config: ml_collections.ConfigDict) -> Prepared:
-  program = _program(config)
+  batch = _batch(config)
+  program = rsd_program(config, len(batch['image']))._replace(batch=batch)
   mesh = distributed.make_mesh()
   state, teacher_variables = _first_state(config, program)
   state = distributed.place(state, mesh)
   teacher_variables = distributed.replicate(teacher_variables, mesh)
-  batch = distributed.shard_batch(_batch(config), mesh)
-  compiled, seconds = _compile(
-    program.step.lower(state, batch, teacher_variables)
-  )
+  batch = distributed.shard_batch(batch, mesh)
+  compiled, seconds = _compile(program.lower())
 
   def run() -> dict[str, jax.Array]:
     nonlocal state

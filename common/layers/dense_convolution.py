@@ -14,10 +14,10 @@ from common.array_types import Array, require_rank
 from common.layers.depthwise_convolution import (
   as_padding,
   as_pair,
-  is_depthwise,
+  grouped_products,
+  has_small_groups,
   Padding,
   Pair,
-  shifted_products,
 )
 
 
@@ -47,9 +47,10 @@ def convolution(
     padding: zeros on every side, or (before, after) for rows and columns.
     dilation: distance between the taps of the kernel, in pixels.
     x_dilation: spread the pixels of x out with zeros to this distance.
-    groups: parts of the channels that keep to themselves. As many as channels
-      have a form of their own on CPUs, see `shifted_products`; other numbers
-      above one are the plain convolution everywhere.
+    groups: parts of the channels that keep to themselves. As many as features,
+      of few channels each, have a form of their own on CPUs, see
+      `grouped_products`; other numbers above one are the plain convolution
+      everywhere.
 
   Returns:
     Float [b, h', w', features].
@@ -75,9 +76,9 @@ def convolution(
   strides, padding = as_pair(strides), as_padding(padding)
   dilation, x_dilation = as_pair(dilation), as_pair(x_dilation)
   on_cpu = jax.default_backend() == 'cpu'
-  if on_cpu and is_depthwise(x, kernel, groups) and x_dilation == (1, 1):
-    return shifted_products(
-      x, kernel[:, :, 0], strides=strides, padding=padding, dilation=dilation
+  if on_cpu and has_small_groups(kernel, groups) and x_dilation == (1, 1):
+    return grouped_products(
+      x, kernel, strides=strides, padding=padding, dilation=dilation
     )
   options = (strides, padding, x_dilation, dilation)
   if not on_cpu or groups > 1:

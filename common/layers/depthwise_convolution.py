@@ -1,4 +1,4 @@
-"""Convolutions of each channel by itself, in a form that CPUs are fast at."""
+"""Convolutions of few channels each, in a form that CPUs are fast at."""
 
 import functools
 from collections.abc import Sequence
@@ -28,9 +28,35 @@ def as_padding(value: int | Sequence[Pair]) -> Padding:
   return (top, bottom), (left, right)
 
 
-def is_depthwise(x: Array, kernel: Array, groups: int) -> bool:
-  """Whether each channel has one filter, by the last axes of the arrays."""
-  return 1 < groups == x.shape[-1] == kernel.shape[-1]
+def has_small_groups(kernel: Array, groups: int) -> bool:
+  """Whether each output has its own few channels: float [..., few, groups]."""
+  return 1 < groups == kernel.shape[-1] and kernel.shape[-2] <= 4
+
+
+def grouped_products(x: Array, kernel: Array, **options: Any) -> Array:
+  """As `shifted_products`, where each output is made of a few channels.
+
+  Args:
+    x: float [b, h, w, groups * few], the channels of a group side by side.
+    kernel: float [kh, kw, few, groups], or [b, kh, kw, few, groups].
+    **options: of `shifted_products`.
+
+  Returns:
+    Float [b, h', w', groups].
+  """
+  few = kernel.shape[-2]
+  if few == 1:
+    return shifted_products(x, kernel[..., 0, :], **options)
+  members = x.reshape(*x.shape[:-1], -1, few)
+  return functools.reduce(
+    jnp.add,
+    (
+      shifted_products(
+        materialized(members[..., i]), kernel[..., i, :], **options
+      )
+      for i in range(few)
+    ),
+  )
 
 
 def shifted_products(

@@ -12,8 +12,8 @@ from common.layers.dense_convolution import convolution, Padding, Pair
 from common.layers.depthwise_convolution import (
   as_padding,
   as_pair,
-  is_depthwise,
-  shifted_products,
+  grouped_products,
+  has_small_groups,
 )
 
 Lowering = Literal['unrolled', 'vmap']
@@ -40,8 +40,8 @@ def per_sample_convolution(
     groups: parts of the channels that keep to themselves.
     lowering: 'vmap' is one grouped convolution, which CPUs are 30 times slower
       at (backward) than at 'unrolled', one convolution for each image. None
-      chooses by platform, and takes `shifted_products` for depthwise kernels
-      on CPUs.
+      chooses by platform, and takes `grouped_products` for small groups on
+      CPUs.
 
   Returns:
     Float [b, h', w', features].
@@ -52,10 +52,10 @@ def per_sample_convolution(
   require_rank(4, x=x)
   require_rank(5, kernels=kernels)
   require_same_batch(x=x, kernels=kernels)
-  if lowering is None and _on_cpu() and is_depthwise(x, kernels, groups):
-    return shifted_products(
+  if lowering is None and _on_cpu() and has_small_groups(kernels, groups):
+    return grouped_products(
       x,
-      kernels[:, :, :, 0],
+      kernels,
       strides=as_pair(strides),
       padding=as_padding(padding),
       dilation=as_pair(dilation),

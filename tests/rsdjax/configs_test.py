@@ -1,7 +1,6 @@
 """Every config, and every published pair, resolves to what it names."""
 
 import functools
-import importlib.util
 import pathlib
 
 import jax
@@ -17,10 +16,7 @@ CONFIGS = sorted((ROOT / 'configs' / 'rsd').glob('*.py'))
 
 
 def _pairs(path, name='PAIRS'):
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return getattr(module, name, ())
+  return getattr(configuration.module(str(path)), name, ())
 
 
 CASES = [f'{p}:{v}' for p in CONFIGS for v in ('', 'smoke', *_pairs(p))]

@@ -23,14 +23,17 @@ CASES = [
   (2, 1, 1, 4, 2, 3),
   (3, 0, 1, 1, 2, 3),
   (2, ((0, 1), (2, 0)), 2, 3, 2, 3),
+  (1, 2, 1, 5, 2, 2),  # One filter for each two channels.
+  (2, ((0, 1), (2, 0)), 2, 3, 2, 2),
 ]
 
 
 def inputs(side, batch, groups=1):
   rng = np.random.default_rng(0)
-  x = rng.normal(size=(batch, 7, 9, 3))
+  channels = 4 if groups == 2 else 3
+  x = rng.normal(size=(batch, 7, 9, channels))
   features = 4 if groups == 1 else groups
-  kernel = rng.normal(size=(side, side, 3 // groups, features))
+  kernel = rng.normal(size=(side, side, channels // groups, features))
   return jnp.asarray(x), jnp.asarray(kernel)
 
 

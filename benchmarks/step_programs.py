@@ -1,0 +1,192 @@
+"""Training steps as configs have them, and the shapes that they take.
+
+Nothing is run, no data are read: for counting work and memory, and for
+compiling.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+import coic.encoder
+import coic.experiment
+import coic.models
+import coic.train
+import rsdjax.experiment
+import rsdjax.models
+import rsdjax.train
+import trnr.experiment
+import trnr.models
+import trnr.train
+from common import cost, distributed, optimizers, steps
+from common.array_types import compute_dtype
+from common.data import datasets
+from rsdjax import distillers
+
+NUM_CLASSES = {'digits': 10, 'cifar100': 100, 'imagenet2012': 1000}
+
+
+class StepProgram(NamedTuple):
+  """A step, and shapes to compile it for.
+
+  Attributes:
+    step: for the devices of a mesh, see `common.steps.map_step`.
+    state: before the first step.
+    batch: of all devices.
+    constants: what the step takes besides.
+  """
+
+  step: steps.Step
+  state: Any
+  batch: Any
+  constants: tuple[Any, ...] = ()
+
+  def lower(self, devices: int = 1) -> jax.stages.Lowered:
+    """The step on a mesh of the first devices, traced.
+
+    Args:
+      devices: as many as state and batch are for.
+    """
+    return self._mapped(devices).lower(self.state, self.batch, *self.constants)
+
+  def multiply_adds(self) -> int:
+    """Of a step on one device."""
+    return cost.multiply_adds(
+      self._mapped(1), self.state, self.batch, *self.constants
+    )
+
+  def _mapped(self, devices: int) -> Any:
+    mesh = distributed.make_mesh(jax.devices()[:devices])
+    return steps.map_step(self.step, mesh, donate_state=True)
+
+
+def rsd_program(
+  config: ml_collections.ConfigDict, rows: int, devices: int = 1
+) -> StepProgram:
+  """The step of an RSD config, and the shapes that it takes.
+
+  Args:
+    config: as the files in `configs/rsd` build it.
+    rows: examples of a device.
+    devices: of the mesh.
+
+  Returns:
+    The step, for a mesh.
+  """
+  dtype, size = compute_dtype(config.train.dtype), config.data.image_size
+  options = {'num_classes': NUM_CLASSES[config.data.name], 'image_size': size}
+  student = rsdjax.models.create(
+    **config.model.to_dict() | options, dtype=dtype
+  )
+  teacher = rsdjax.models.create(
+    **config.teacher.model.to_dict() | options, dtype=dtype
+  )
+  distiller = distillers.create(
+    **config.distiller.to_dict(),
+    student_prefix_tokens=student.prefix_tokens,
+    teacher_prefix_tokens=teacher.prefix_tokens,
+  )
+  tx = rsdjax.experiment.make_optimizer(
+    config.optimizer, num_steps=config.train.num_steps
+  )
+  key = jax.random.key(0)
+  image = jnp.zeros((1, size, size, 3))
+  teacher_variables = jax.eval_shape(teacher.init, key, image)
+  state = jax.eval_shape(
+    lambda: rsdjax.experiment.create_train_state(
+      key,
+      student,
+      teacher,
+      distiller,
+      tx,
+      image_shape=(size, size, 3),
+      teacher_variables=teacher_variables,
+      average=config.train.ema_decay is not None,
+    )
+  )
+  mean, std = datasets.MOMENTS[config.data.name]
+  step = rsdjax.train.make_train_step(
+    student,
+    teacher,
+    distiller,
+    tx,
+    mean=mean,
+    std=std,
+    loss=config.loss.name,
+    label_smoothing=config.loss.label_smoothing,
+    ema_decay=config.train.ema_decay,
+    accumulation_steps=config.train.accumulation_steps,
+    axis_name=distributed.AXIS_NAME,
+  )
+  count = rows * devices
+  batch = {
+    'image': jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8),
+    'label': jax.ShapeDtypeStruct((count,), jnp.int32),
+  }
+  return StepProgram(step, state, batch, (teacher_variables,))
+
+
+def coic_program(
+  config: ml_collections.ConfigDict, rows: int, devices: int = 1
+) -> StepProgram:
+  """The step of the second stage of a CoIC config; as `rsd_program`."""
+  dtype = compute_dtype(config.train.dtype)
+  model = config.model.to_dict()
+  del model['weights']
+  network = coic.models.create(**model, dtype=dtype)
+  encoder = coic.encoder.Encoder(**config.encoder, dtype=dtype)
+  tx = coic.experiment.make_optimizer(config)
+  # Of the data, only the shapes are needed.
+  parts = coic.experiment.Experiment(
+    model, network, encoder, None, {}, tx, config
+  )
+  step = coic.train.make_step(parts, distributed.AXIS_NAME)
+  crop = config.data.crop
+  images = jax.ShapeDtypeStruct((rows * devices, crop, crop, 3), jnp.uint8)
+  names = ('input', 'target', 'whole_input', 'whole_target')
+  state = jax.eval_shape(functools.partial(parts.initial_state, devices))
+  return StepProgram(step, state, dict.fromkeys(names, images))
+
+
+def trnr_program(
+  config: ml_collections.ConfigDict, *, size: int = 64, shots: int = 1
+) -> StepProgram:
+  """The step of a TRNR config, on one device.
+
+  Args:
+    config: as the files in `configs/trnr` build it, of clustered sampling.
+    size: of a patch, in pixels.
+    shots: patches of a cluster in a support or query set.
+
+  Returns:
+    The step.
+  """
+  network = trnr.models.create(**config.model)
+  options = config.optimizer.to_dict()
+  del options['schedule']
+  tx = optimizers.make_optimizer(**options)
+  block = config.adaptation
+  step = trnr.train.make_task_step(
+    network,
+    tx,
+    ssim_weight=config.loss.ssim_weight,
+    inner_steps=block.inner_steps,
+    first_order=block.first_order,
+    over_tasks=block.over_tasks,
+    remat=block.remat,
+    axis_name=distributed.AXIS_NAME,
+  )
+  state = jax.eval_shape(
+    lambda: trnr.experiment.create_train_state(
+      jax.random.key(0), network, tx, config
+    )
+  )
+  tasks, clusters = config.sampling.num_tasks, config.sampling.frequencies
+  patches = jax.ShapeDtypeStruct(
+    (tasks, clusters * shots, size, size, network.channels), jnp.uint8
+  )
+  images = {'input': patches, 'target': patches}
+  return StepProgram(step, state, {'support': images, 'query': images})
