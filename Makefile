@@ -7,7 +7,8 @@ INSTALLED := $(ENVIRONMENT)/.installed
 # Compilation takes one core; a file's tests share what they compile.
 PYTEST := $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: quickstart test test-slow notebooks lint format benchmark docs install clean
+.PHONY: quickstart test test-slow notebooks lint format benchmark results tables \
+  docs install clean
 
 quickstart: $(INSTALLED)  ## All three methods on embedded images, 15 minutes.
 	$(RUN) -m rsdjax.compare --config configs/rsd/digits.py \
@@ -56,6 +57,14 @@ benchmark: .venv-benchmark/.installed  ## Ours and PyTorch in turn, an hour.
 	.venv-benchmark/bin/python -m pip install --quiet torch==2.13.0
 	.venv-benchmark/bin/python -m pip install --quiet --editable '.[convert]'
 	@touch $@
+
+# `make results EXPERIMENTS='rsd_methods trnr_sizes/images_5'` runs some.
+results: $(INSTALLED)  ## The experiments; DATA= and WEIGHTS= name the folders.
+	$(RUN) -m results.run $(EXPERIMENTS) --data '$(DATA)' --weights '$(WEIGHTS)'
+
+tables: $(INSTALLED)  ## Tables and figures of README and docs, from the results.
+	$(RUN) -m results.tables
+	$(RUN) -m benchmarks.table
 
 docs: $(ENVIRONMENT)/.installed-docs  ## HTML in build/docs; a warning is an error.
 	$(RUN) -m sphinx -b html -W --keep-going -q docs build/docs

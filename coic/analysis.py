@@ -266,13 +266,14 @@ def _temperatures(
 
 
 def open_named_sets(
-  items: Sequence[str], *, split: Split
+  items: Sequence[str], *, split: Split | None
 ) -> dict[str, PairSource]:
   """Opens sets as the command line names them.
 
   Args:
     items: 'NAME=FOLDER' for a published set, or 'photos:PRESET'.
-    split: 'train' or 'test'.
+    split: 'train' or 'test'; None for folders that hold one split alone, and
+      for all photos.
 
   Returns:
     Sources of pairs by name.
@@ -314,7 +315,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
   )
   sets.add_argument('--config', help='config whose sets to take')
   parser.add_argument(
-    '--split', default='test', choices=('train', 'test'), help='of the sets'
+    '--split',
+    default='test',
+    choices=('train', 'test', 'none'),
+    help='of the sets; none if the folders hold only one',
   )
   parser.add_argument('--num_images', type=int, default=16, help='of each set')
   parser.add_argument(
@@ -328,6 +332,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
   )
   parser.add_argument('--output', required=True, help='folder')
   options = parser.parse_args(arguments)
+  if options.config and options.split == 'none':
+    parser.error('the sets of a --config are of --split train or test')
   compilation_cache.enable()
   try:
     derainer = evaluate.load_derainer(options.weights, name=options.model)
@@ -335,7 +341,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
       data = configuration.load(options.config).data
       opened = experiment.open_sets(data[f'{options.split}_sets'])
     else:
-      opened = open_named_sets(options.set, split=options.split)
+      split = None if options.split == 'none' else options.split
+      opened = open_named_sets(options.set, split=split)
     z = jnp.asarray(np.load(options.embedding)) if options.embedding else None
     analyse(
       derainer,

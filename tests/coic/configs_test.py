@@ -22,6 +22,7 @@ NAMES = ('photos', 'own_pairs', 'mixed_small')
 CASES += [f'{name}.py:smoke' for name in NAMES]
 CASES += ['photos.py', 'own_pairs.py:3', 'mixed_small.py', 'encoder_for_brn.py']
 CASES += ['encoder_for_brn.py:photos', 'encoder_for_brn.py:smoke']
+CASES += [f'mixed_small.py:unseen,drsformer{x}' for x in ('', ',smoke')]
 
 
 @functools.cache

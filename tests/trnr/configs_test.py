@@ -21,7 +21,7 @@ ARGUMENTS = {
   'noise': ('grey', 'color', 'grey,dnnet', 'color,dnnet', *SAMPLINGS),
   'own_pairs': ('', 'narrow', *SAMPLINGS, 'narrow,rps'),
   'photos': ('', 'light', 'heavy', 'slanted', 'fine'),
-  'rain_small': ('',),
+  'rain_small': ('', 'noise'),
 }
 SMOKE = [
   f'{name}:{",".join([*words, "smoke"])}'
@@ -36,6 +36,7 @@ SMOKE = [
     ('own_pairs', ()),
     ('photos', ()),
     ('rain_small', ()),
+    ('rain_small', ('noise',)),
   )
 ]
 CASES = [f'{k}:{v}' for k, values in ARGUMENTS.items() for v in values] + SMOKE
