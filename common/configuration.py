@@ -28,7 +28,7 @@ def load(
 
   Args:
     path: a Python file with `get_config(arg)`, and after a colon the argument:
-      'configs/rsd/digits.py:smoke'.
+      'configs/rsd/digits.py:smoke'. The library's own are found from anywhere.
     overrides: values by dotted name, as {'optimizer.learning_rate': 0.1}.
 
   Returns:
@@ -60,6 +60,7 @@ def module(file: str) -> types.ModuleType:
     FileNotFoundError: no such file.
     ValueError: the file has no `get_config`.
   """
+  file = _located(file)
   if not pathlib.Path(file).is_file():
     raise FileNotFoundError(f'config file {file} is not there')
   spec = importlib.util.spec_from_file_location('_config', file)
@@ -126,8 +127,13 @@ def parse_flags(arguments: list[str]) -> list[str]:
     The arguments that are not flags.
   """
   try:
-    path = _value_of_config_flag(arguments)
-    if path is not None:
+    number = _number_of_config(arguments)
+    if number is not None:
+      given = arguments[number]
+      flag = given[: given.index('=') + 1] if given.startswith('-') else ''
+      file, colon, argument = given[len(flag) :].partition(':')
+      path = _located(file) + colon + argument
+      arguments = [*arguments[:number], flag + path, *arguments[number + 1 :]]
       config = load(path)
       for argument in arguments[1:]:
         match = _OVERRIDE.match(argument)
@@ -183,14 +189,20 @@ def read(workdir: str | pathlib.Path) -> dict[str, Any]:
   return _flatten(config)
 
 
-def _value_of_config_flag(arguments: Sequence[str]) -> str | None:
-  for argument, following in zip(
-    arguments[1:], [*arguments[2:], ''], strict=True
-  ):
-    flag, equals, value = argument.lstrip('-').partition('=')
+def _number_of_config(arguments: Sequence[str]) -> int | None:
+  """Which argument says the config file: `--config=FILE`, or what follows."""
+  for number, argument in enumerate(arguments[1:], 1):
+    flag, equals, _ = argument.lstrip('-').partition('=')
     if argument.startswith('-') and flag == 'config':
-      return value if equals else following
+      follows = number + 1 < len(arguments)
+      return number if equals else number + 1 if follows else None
   return None
+
+
+def _located(file: str) -> str:
+  """The file, or else the library's own of that name."""
+  own = pathlib.Path(__file__).parents[1] / file
+  return str(own) if own.is_file() and not pathlib.Path(file).exists() else file
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:

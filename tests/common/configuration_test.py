@@ -1,4 +1,5 @@
 import logging
+import pathlib
 
 import pytest
 
@@ -97,3 +98,19 @@ def test_a_config_that_cannot_be_read_is_named(tmp_path):
   path.write_text('[]')
   with pytest.raises(ValueError, match=r'config.json holds no config'):
     configuration.read(tmp_path)
+
+
+@pytest.mark.parametrize('joined', [True, False])
+def test_own_configs_are_found_from_anywhere(tmp_path, monkeypatch, joined):
+  monkeypatch.chdir(tmp_path)
+  path = 'configs/trnr/own_pairs.py:smoke'
+  assert configuration.load(path).sampling.name == 'rcs'
+  flag = [f'--config={path}'] if joined else ['--config', path]
+  seen = []
+  monkeypatch.setattr(
+    configuration.app, 'parse_flags_with_usage', lambda args: seen.extend(args)
+  )
+  configuration.parse_flags(['program', *flag, '--config.seed=1'])
+  value = seen[-2].removeprefix('--config=')
+  file, _, argument = value.partition(':')
+  assert argument == 'smoke' and pathlib.Path(file).is_file()
