@@ -5,7 +5,7 @@ import os
 import pathlib
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 SUFFIXES = frozenset(
   ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
@@ -56,10 +56,16 @@ def decode_rgb(encoded: bytes, *, name: str) -> np.ndarray:
   # Pillow's decoders raise errors of a dozen types on damaged files, and some
   # have no text. None is swallowed: each comes out with the name.
   except Exception as error:
-    reason = str(error) or type(error).__name__
     raise ValueError(
-      f'{name} cannot be decoded as an image: {reason}'
+      f'{name} cannot be decoded as an image: {reason_of(error)}'
     ) from error
+
+
+def reason_of(error: Exception) -> str:
+  """What an error of Pillow's readers says, for people."""
+  if isinstance(error, UnidentifiedImageError):  # Its text is an address.
+    return 'it is in no format of images'
+  return str(error) or type(error).__name__
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -15,6 +15,7 @@ import png
 import tifffile
 from PIL import Image, ImageFile, ImageOps
 
+from common.data import images
 from common.whole_files import written_whole
 
 # Formats that can be written without loss of colours, by file name ending.
@@ -87,7 +88,7 @@ def read(path: str | os.PathLike[str]) -> Picture:
       image.load()
       return _picture(image, encoded)
   except Exception as error:  # Pillow's decoders raise a dozen types.
-    reason = str(error) or type(error).__name__
+    reason = images.reason_of(error)
     raise ValueError(f'{path} cannot be read: {reason}') from error
 
 

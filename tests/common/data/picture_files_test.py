@@ -137,8 +137,8 @@ HOSTILE = {
   truncated: 'cannot be read',
   animated: 'it has 2 frames',
   loop: 'cannot be read',
-  lambda path: path.write_bytes(b''): 'cannot identify image',
-  lambda path: path.write_text('hello'): 'cannot identify image',
+  lambda path: path.write_bytes(b''): 'it is in no format of images',
+  lambda path: path.write_text('hello'): 'it is in no format of images',
   lambda path: path.mkdir(): 'Is a directory',
   lambda path: None: 'No such file',
 }
