@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -39,7 +40,7 @@ class Clusters:
 
 
 def histograms(
-  patches: np.ndarray,
+  patches: Sequence[np.ndarray] | np.ndarray,
   *,
   joint: bool = False,
   grey: Literal['patch', 'published'] = 'patch',
@@ -47,7 +48,7 @@ def histograms(
   """Counts of intensities in bins of five.
 
   Args:
-    patches: values in 0..255, uint8 or float [n, h, w, c].
+    patches: values in 0..255, uint8 or float, n times [h, w, c].
     joint: one histogram over all channels, not one for each.
     grey: of patches with one channel, 'patch' counts all pixels; 'published'
       counts the first three columns, each by itself, which is what the
@@ -58,20 +59,20 @@ def histograms(
 
   Source: Ran et al., the program.
   """
-  if patches.shape[-1] == 1 and grey == 'published':
-    patches = patches[:, :, :3, 0]
-  parts = 1 if joint else patches.shape[-1]
   # A few patches at a time stay in the cache, and 64-bit numbers of all the
   # pixels of a large set would not fit into memory.
   return np.concatenate(
     [
-      _histograms(patches[start : start + _AT_ONCE], parts)
+      _histograms(np.asarray(patches[start : start + _AT_ONCE]), joint, grey)
       for start in range(0, max(len(patches), 1), _AT_ONCE)
     ]
   )
 
 
-def _histograms(patches: np.ndarray, parts: int) -> np.ndarray:
+def _histograms(patches: np.ndarray, joint: bool, grey: str) -> np.ndarray:
+  if patches.shape[-1] == 1 and grey == 'published':
+    patches = patches[:, :, :3, 0]
+  parts = 1 if joint else patches.shape[-1]
   if patches.dtype == np.uint8:
     bins = (patches // np.uint8(_BIN_WIDTH)).astype(np.intp)
   else:  # Rounding never lifts a quotient to a whole number.
@@ -102,7 +103,7 @@ def divergence(centres: np.ndarray, patches: np.ndarray) -> np.ndarray:
 
 
 def cluster_patches(
-  patches: np.ndarray,
+  patches: Sequence[np.ndarray] | np.ndarray,
   order: np.ndarray,
   *,
   threshold: float,
@@ -117,7 +118,7 @@ def cluster_patches(
   and centres rest.
 
   Args:
-    patches: values in 0..255, uint8 [n, size, size, c].
+    patches: values in 0..255, uint8, n times [size, size, c].
     order: in which the patches are visited, a permutation [n].
     threshold: largest divergence to join at, in bits.
     max_clusters: at least 1.
@@ -148,7 +149,8 @@ def cluster_patches(
   counts = histograms(patches, grey=grey_histogram)
   log_shares = _log_shares(counts)
   width = counts.shape[1]
-  centres: list[np.ndarray] = []
+  found = 0
+  centres = np.empty((max_clusters, *np.shape(patches[0])))
   members: list[list[int]] = []
   shares = np.empty((max_clusters, width))
   entropies = np.empty(max_clusters)
@@ -159,7 +161,6 @@ def cluster_patches(
     )
 
   for visited, index in enumerate(order):
-    found = len(centres)
     if visited and visited % _LOG_EVERY == 0:
       _LOGGER.info('%d patches, %d clusters', visited, found)
     distances = entropies[:found] - shares[:found] @ log_shares[index]
@@ -172,25 +173,24 @@ def cluster_patches(
       centres[nearest] = centre
       place(nearest, histograms(centre[None], grey=grey_histogram)[0])
     else:
-      centres.append(patches[index].astype(np.float64))
+      centres[found] = patches[index]
       members.append([index])
       place(found, counts[index])
-  alive = np.ones(len(centres), bool)
+      found += 1
+  alive = np.ones(found, bool)
   if merge_singles:
     for label, of_label in enumerate(members):
       if len(of_label) != 1 or alive.sum() == 1:
         continue
       alive[label] = False
       (only,) = of_label
-      distances = (
-        entropies[: len(centres)] - shares[: len(centres)] @ log_shares[only]
-      )
+      distances = entropies[:found] - shares[:found] @ log_shares[only]
       nearest = int(np.argmin(np.where(alive, distances, np.inf)))
       members[nearest].append(of_label.pop())
   kept = np.flatnonzero(alive)
   return Clusters(
     [np.array(members[label]) for label in kept],
-    np.stack([centres[label] for label in kept]),
+    centres[:found] if alive.all() else centres[kept],
   )
 
 

@@ -135,19 +135,18 @@ def analyse(
     raise ValueError(
       f'scenes have different numbers of degraded images: {sorted(variants)}'
     )
-  stacked = np.stack(clean)
-  _LOGGER.info('%d images, %d patches', len(source), len(stacked))
-  order = np.random.default_rng(seed).permutation(len(stacked))
-  clusters = clustering.cluster_patches(
-    stacked,
+  _LOGGER.info('%d images, %d patches', len(source), len(clean))
+  order = np.random.default_rng(seed).permutation(len(clean))
+  members = clustering.cluster_patches(
+    clean,
     order,
     threshold=threshold,
     max_clusters=max_clusters,
     merge_singles=single_member == 'merge',
     grey_histogram=grey_histogram,
-  )
+  ).members
   fewest = 2 if single_member == 'drop' else 1
-  kept = [x for x in clusters.members if len(x) >= fewest]
+  kept = [x for x in members if len(x) >= fewest]
   if not kept:
     raise ValueError(
       f'no cluster has two patches at threshold {threshold}; raise it, or cut '
@@ -155,7 +154,7 @@ def analyse(
     )
   indices = np.concatenate(kept)
   return PatchSet(
-    clean=stacked[indices],
+    clean=np.stack([clean[i] for i in indices]),
     degraded=np.stack([np.stack(degraded[i]) for i in indices])
     if variants != {0}
     else None,
