@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-_STATUS = pathlib.Path('/proc/self/status')
-_CLEAR_REFS = pathlib.Path('/proc/self/clear_refs')
+_PROCESSES = pathlib.Path('/proc')
 
 
 class Prepared(NamedTuple):
@@ -129,20 +128,22 @@ def interleaved(
   }
 
 
-def resident_mib(field: str = 'VmRSS') -> float:
-  """Memory of this process as Linux counts it, in MiB."""
-  for line in _STATUS.read_text().splitlines():
+def resident_mib(field: str = 'VmRSS', process: str = 'self') -> float:
+  """Memory of a process as Linux counts it, in MiB."""
+  status = _PROCESSES / process / 'status'
+  for line in status.read_text().splitlines():
     if line.startswith(field + ':'):
       return int(line.split()[1]) / 1024
-  raise RuntimeError(f'{_STATUS} has no {field}')
+  raise RuntimeError(f'{status} has no {field}')
 
 
 def peak_mib(make: Callable[[], Prepared], *, runs: int = 3) -> float:
   """Memory that one side holds at most while it runs.
 
   Call it in a process of its own, with the libraries imported and started up:
-  what those take is left out, inputs, state and results count. What compiling
-  takes for a while does not.
+  what those take is left out, inputs, state and results count, and all of the
+  processes that the side has started. What compiling takes for a while does
+  not.
 
   Args:
     make: makes the side.
@@ -156,10 +157,20 @@ def peak_mib(make: Callable[[], Prepared], *, runs: int = 3) -> float:
   side = make()
   side.run()
   _give_back()
-  _CLEAR_REFS.write_text('5')  # The peak starts again from here.
+  # The peak starts again from here.
+  (_PROCESSES / 'self' / 'clear_refs').write_text('5')
   for _ in range(runs):
     side.run()
-  return resident_mib('VmHWM') - before
+  started = (
+    process
+    for children in _PROCESSES.glob('self/task/*/children')
+    for process in children.read_text().split()
+  )
+  return (
+    resident_mib('VmHWM')
+    - before
+    + sum(resident_mib('VmHWM', process) for process in started)
+  )
 
 
 def _give_back() -> None:
