@@ -127,6 +127,10 @@ class _Folder:
   """Twenty files of six sizes, by a narrow network."""
 
   count: int = 20
+  # One for each side, kept as long as the case.
+  folders: list[tempfile.TemporaryDirectory] = dataclasses.field(
+    default_factory=list
+  )
 
   def ours(self) -> Prepared:
     """Our side, in tiles, as `python -m trnr.restore` does."""
@@ -156,8 +160,8 @@ class _Folder:
     self,
   ) -> tuple[pathlib.Path, models.RestorationNetwork, Variables]:
     """Writes the files; gives their parent folder, and the network."""
-    self.temporary = tempfile.TemporaryDirectory()
-    root = pathlib.Path(self.temporary.name)
+    self.folders.append(tempfile.TemporaryDirectory())
+    root = pathlib.Path(self.folders[-1].name)
     (root / 'rainy').mkdir()
     rng = np.random.default_rng(0)
     for number in range(self.count):

@@ -28,6 +28,7 @@ from rsdjax import train as rsd_train
 
 _BATCHES = 16
 _CROP = 100
+_WORKERS = 2  # Processes of either side.
 # The folders live as long as the process.
 _FOLDERS: list[tempfile.TemporaryDirectory] = []
 
@@ -50,7 +51,7 @@ def cases() -> Iterator[Case]:
     name='pipeline deraining',
     ours=_our_pairs,
     peer=_their_pairs,
-    tolerance=0.05,
+    tolerance=0.25,  # They draw on their own, and 12 crops are few.
     target=0.5,
   )
 
@@ -155,6 +156,7 @@ def _our_images(path: str) -> Prepared:
     batch_size=128,
     seed=0,
     batch_transform=dataset.batch_transform,
+    num_workers=_WORKERS,
   )
   return _prepared(stream, channels_last=True)
 
@@ -162,7 +164,7 @@ def _our_images(path: str) -> Prepared:
 def _their_images(path: str, crop: Callable[[int], Any]) -> Prepared:
   size = configuration.load(path).data.image_size
   dataset = peer.Labelled(*_labelled(), crop(size))
-  stream = peer.endless(dataset, batch_size=128)
+  stream = peer.endless(dataset, batch_size=128, num_workers=_WORKERS)
   return _prepared(stream, channels_last=False)
 
 
@@ -175,14 +177,17 @@ def _our_pairs() -> Prepared:
     )
   )
   source = pairs.paired_folders(root / 'train/rain', root / 'train/norain')
-  stream = pipeline.train_iterator(source, transform, batch_size=12, seed=0)
+  stream = pipeline.train_iterator(
+    source, transform, batch_size=12, seed=0, num_workers=_WORKERS
+  )
   return _prepared(stream, channels_last=True)
 
 
 def _their_pairs() -> Prepared:
   root = _written_pairs()
   dataset = peer.RainyPairs(root / 'train/rain', root / 'train/norain', _CROP)
-  return _prepared(peer.endless(dataset, batch_size=12), channels_last=False)
+  stream = peer.endless(dataset, batch_size=12, num_workers=_WORKERS)
+  return _prepared(stream, channels_last=False)
 
 
 @functools.cache

@@ -116,7 +116,7 @@ class RainyPairs(Dataset):
 
 
 def endless(
-  dataset: Dataset, *, batch_size: int, num_workers: int = 2
+  dataset: Dataset, *, batch_size: int, num_workers: int
 ) -> Iterator[dict[str, torch.Tensor]]:
   """Batches of one shuffled epoch after the other.
 
