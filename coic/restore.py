@@ -23,11 +23,12 @@ def make_restore(
 ) -> restoration.Restore:
   """A function that derains pictures of any size in bounded memory.
 
-  One program is compiled for all sizes.
+  One program is compiled for all large pictures, see `tiling.fitting_tile`.
 
   Args:
     derainer: network and encoder.
-    tile: side of the tiles in pixels; networks of a fixed size take theirs.
+    tile: side of the tiles of large pictures in pixels; networks of a fixed
+      size take theirs.
     overlap: of neighbouring tiles in pixels, of which a quarter on each side
       is not used, since there the network misses its surroundings.
     z: embedding [embedding_features] to use in place of the encoder's.
@@ -47,10 +48,13 @@ def make_restore(
     )
 
   def restore(pixels: np.ndarray) -> np.ndarray:
+    fitting = (tile, tile)
+    if not derainer.network.fixed_size:
+      fitting = tiling.fitting_tile(*pixels.shape[:2], tile=tile)
     return tiling.apply_in_tiles(
       evaluate.tile_function(derainer, pixels, z=z),
       pixels,
-      tile=tile,
+      tile=fitting,
       overlap=overlap,
       margin=overlap // 4,
     )

@@ -141,7 +141,10 @@ def parser(module: str, description: str) -> argparse.ArgumentParser:
   )
   made.add_argument('--output', required=True, help='folder')
   made.add_argument(
-    '--tile', type=int, default=256, help='side of the tiles, in pixels'
+    '--tile',
+    type=int,
+    default=256,
+    help='side of the tiles of large pictures, in pixels',
   )
   made.add_argument(
     '--overlap', type=int, default=64, help='of neighbouring tiles, in pixels'

@@ -168,7 +168,7 @@ def apply_in_tiles(
   function: Callable[[np.ndarray], ArrayLike],
   image: np.ndarray,
   *,
-  tile: int,
+  tile: int | tuple[int, int],
   overlap: int,
   margin: int = 0,
   weights: Weights = 'feathered',
@@ -209,18 +209,43 @@ def apply_in_tiles(
       f'image {image.dtype}{list(image.shape)} must be floating [height, '
       'width, channels]'
     )
-  if not 0 <= overlap < tile:
-    raise ValueError(f'overlap = {overlap} must be in 0..{tile - 1}')
+  sides = (tile, tile) if isinstance(tile, int) else tile
+  if not 0 <= overlap < max(sides):
+    raise ValueError(f'overlap = {overlap} must be in 0..{max(sides) - 1}')
   if batch_size < 1:
     raise ValueError(f'batch_size = {batch_size} must be positive')
   height, width, _ = image.shape
-  padded = _pad(image, max(tile, height), max(tile, width))
+  padded = _pad(image, max(sides[0], height), max(sides[1], width))
   rows, columns = (
-    tile_origins(side, tile, tile - overlap) for side in padded.shape[:2]
+    tile_origins(length, side, max(side - overlap, 1))
+    for length, side in zip(padded.shape[:2], sides, strict=True)
   )
-  results = _results(function, padded, rows, columns, tile, batch_size)
+  results = _results(function, padded, rows, columns, sides, batch_size)
   merged = merge(results, rows, columns, weights=weights, margin=margin)
   return merged[:height, :width]
+
+
+def fitting_tile(
+  height: int, width: int, *, tile: int, multiple: int = 64
+) -> tuple[int, int]:
+  """Height and width of tiles for an image; all of a small one.
+
+  An image of up to three tiles is one tile, which costs least and has no
+  borders inside. Sides are rounded up, so that few shapes are compiled.
+
+  Args:
+    height: of the image in pixels.
+    width: of the image in pixels.
+    tile: side of the tiles of large images in pixels.
+    multiple: of which the sides of small images are made.
+
+  Returns:
+    In pixels; `tile` x `tile` for all large images.
+  """
+  rounded = tuple(side + -side % multiple for side in (height, width))
+  if rounded[0] * rounded[1] <= 3 * tile**2:
+    return rounded[0], rounded[1]
+  return tile, tile
 
 
 def pad_to_multiple(image: np.ndarray, multiple: int) -> np.ndarray:
@@ -278,17 +303,18 @@ def _results(
   image: np.ndarray,
   rows: Sequence[int],
   columns: Sequence[int],
-  tile: int,
+  tile: tuple[int, int],
   batch_size: int,
 ) -> Iterator[np.ndarray]:
-  """Results for the tiles, row by row, [tile, tile, channels] each."""
+  """Results for the tiles, row by row, [*tile, channels] each."""
+  height, width = tile
   places = [*itertools.product(rows, columns)]
   for start in range(0, len(places), batch_size):
     # The last batch, too, has the shape that is compiled.
     chosen = places[start : start + batch_size]
     filled = chosen + chosen[-1:] * (batch_size - len(chosen))
     batch = np.stack(
-      [image[top : top + tile, left : left + tile] for top, left in filled]
+      [image[top : top + height, left : left + width] for top, left in filled]
     )
     results = np.asarray(function(batch.astype(np.float32)), np.float32)
     if results.shape[:-1] != batch.shape[:-1]:

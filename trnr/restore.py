@@ -23,12 +23,12 @@ def make_restore(
 ) -> restoration.Restore:
   """A function that restores pictures of any size in bounded memory.
 
-  One program is compiled for all sizes.
+  One program is compiled for all large pictures, see `tiling.fitting_tile`.
 
   Args:
     network: of three channels.
     variables: of the network.
-    tile: side of the tiles in pixels.
+    tile: side of the tiles of large pictures in pixels.
     overlap: of neighbouring tiles in pixels, of which a quarter on each side
       is not used, since there the network misses its surroundings.
     sigma: standard deviation of the noise in units of 1/255, for networks
@@ -51,7 +51,11 @@ def make_restore(
 
   def restore(pixels: np.ndarray) -> np.ndarray:
     return tiling.apply_in_tiles(
-      run, pixels, tile=tile, overlap=overlap, margin=overlap // 4
+      run,
+      pixels,
+      tile=tiling.fitting_tile(*pixels.shape[:2], tile=tile),
+      overlap=overlap,
+      margin=overlap // 4,
     )
 
   return restore

@@ -34,11 +34,14 @@ def test_tiles_are_the_whole_where_they_see_as_much(derainer, image):
   assert np.abs(small - whole).max() > 1e-4
 
 
-@pytest.mark.parametrize('shape', [(1, 1, 3), (1, 500, 3), (48, 48, 3)])
-def test_one_program_for_all_sizes(derainer, image, shape):
+@pytest.mark.parametrize(
+  'shapes', [((70, 90), (1, 500), (300, 70)), ((1, 1), (48, 48), (64, 3))]
+)
+def test_few_programs_for_all_sizes(derainer, shapes):
   function = restore.make_restore(derainer, tile=48, overlap=32)
   before = None
-  for pixels in (image, np.full(shape, 0.5, np.float32)):
+  for shape in shapes:
+    pixels = np.full((*shape, 3), 0.5, np.float32)
     assert function(pixels).shape == pixels.shape
     count = evaluate._apply._cache_size()
     assert before in (None, count)

@@ -314,3 +314,25 @@ def test_bad_tiles_are_named():
   for count in (1, 3):
     with pytest.raises(ValueError, match='argument 3 is'):
       tiling.merge([tile] * count, (0, 2), (0,))
+
+
+@pytest.mark.parametrize(
+  'size, expected',
+  [
+    ((321, 481), (384, 512)),  # As many pixels as three tiles.
+    ((150, 260), (192, 320)),
+    ((64, 1), (64, 64)),
+    ((385, 512), (256, 256)),
+    ((3000, 4000), (256, 256)),
+  ],
+)
+def test_small_images_are_one_tile(size, expected):
+  assert tiling.fitting_tile(*size, tile=256) == expected
+
+
+def test_tiles_of_two_sides():
+  image = picture(40, 53)
+  function, shapes = recording(lambda x: x[..., :2])
+  result = tiling.apply_in_tiles(function, image, tile=(16, 64), overlap=4)
+  np.testing.assert_array_equal(result, image[..., :2], strict=True)
+  assert shapes == [(1, 16, 64, 3)] * 3
