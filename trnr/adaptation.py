@@ -176,10 +176,12 @@ def meta_loss(
       `multi_step_weights`); None takes the last alone.
     attenuator: maps the mean of each parameter's support gradient
       [parameters], in the order of `jax.tree.leaves`, to factors of the
-      parameters [parameters]; they apply before the inner steps. None for no
-      attenuation.
+      parameters [parameters]; they apply before the inner steps. Inside
+      `jax.shard_map`, its parameters went through `distributed.varying_like`.
+      None for no attenuation.
     over_tasks: 'scan' works on one task after the other, with the memory of
-      one; 'vmap' on all at once, which CPUs are slow at.
+      one; 'vmap' on all at once, which CPUs are slow at. With 'scan', tasks
+      are constants, and there is no forward mode.
     remat: compute the inner steps again in the backward pass of the second
       order, instead of keeping their intermediate results.
     statistics_momentum: weight of the old running statistics in each pass.
@@ -211,7 +213,11 @@ def meta_loss(
     )
 
   start = batch_stats
-  params, batch_stats = distributed.varying_like((params, batch_stats), tasks)
+  params, batch_stats, inner_learning_rate, step_weights = (
+    distributed.varying_like(
+      (params, batch_stats, inner_learning_rate, step_weights), tasks
+    )
+  )
   if remat and not first_order:
     inner_step = jax.checkpoint(inner_step)
 
@@ -243,8 +249,9 @@ def meta_loss(
 
   if over_tasks == 'vmap':
     totals, each = jax.vmap(loss_of_task)(tasks)
+    total = totals.mean()
   else:
-    totals, each = jax.lax.map(loss_of_task, tasks)
+    total, each = _mean_of_tasks(loss_of_task, tasks)
   statistics, *means = jax.lax.stop_gradient(each)
   statistics = _consecutive(
     start,
@@ -253,7 +260,48 @@ def meta_loss(
     axis_name=axis_name,
   )
   means = [distributed.pmean(x.mean(0), axis_name) for x in means]
-  return totals.mean(), MetaOutputs(statistics, *means)
+  return total, MetaOutputs(statistics, *means)
+
+
+def _mean_of_tasks(
+  loss_of_task: Callable[[Tasks], tuple[Array, Any]], tasks: Tasks
+) -> tuple[Array, Any]:
+  """Mean loss of tasks one after the other, and what each gives besides.
+
+  JAX would go through all tasks and then back through all, and so keep the
+  intermediate results of all. Here, the gradient of a task is taken at once.
+  """
+  function, closed_over = jax.closure_convert(
+    loss_of_task, jax.tree.map(lambda x: x[0], tasks)
+  )
+
+  @jax.custom_vjp
+  def mean(closed_over: list[Array]) -> tuple[Array, Any]:
+    totals, each = jax.lax.map(lambda task: function(task, *closed_over), tasks)
+    return totals.mean(), each
+
+  def forward(
+    closed_over: list[Array],
+  ) -> tuple[tuple[Array, Any], list[Array]]:
+    def body(
+      gradient: list[Array], task: Tasks
+    ) -> tuple[list[Array], tuple[Array, Any]]:
+      result, of_task = jax.value_and_grad(
+        lambda values: function(task, *values), has_aux=True
+      )(closed_over)
+      return jax.tree.map(jnp.add, gradient, of_task), result
+
+    gradient = jax.tree.map(jnp.zeros_like, closed_over)
+    gradient, (totals, each) = jax.lax.scan(body, gradient, tasks)
+    return (totals.mean(), each), [x / len(totals) for x in gradient]
+
+  def backward(
+    gradient: list[Array], cotangents: tuple[Array, Any]
+  ) -> tuple[list[Array]]:
+    return ([cotangents[0] * x for x in gradient],)
+
+  mean.defvjp(forward, backward)
+  return mean(closed_over)
 
 
 def multi_step_weights(

@@ -129,7 +129,7 @@ def make_task_step(
       attenuator = None
       if 'attenuator' in params:
         attenuator = adaptation.Attenuator(parent=None).bind(
-          {'params': params['attenuator']}
+          {'params': distributed.varying_like(params['attenuator'], tasks)}
         )
       loss, outputs = adaptation.meta_loss(
         loss_fn,
