@@ -80,7 +80,7 @@ def _tasks() -> dict[int, Run]:
     config = configuration.load(
       'configs/trnr/rain.py', {'sampling.num_tasks': count}
     )
-    runs[count] = _step(trnr_program(config, size=32))
+    runs[count] = _step(trnr_program(config, size=16))
   return runs
 
 
