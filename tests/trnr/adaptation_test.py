@@ -382,3 +382,29 @@ def test_errors():
   tasks = {**line_tasks(3), 'query': line_tasks(2)['query']}
   with pytest.raises(ValueError, match='different tasks'):
     adaptation.meta_loss(line, LINE, SEEN, tasks, inner_learning_rate=0.1)
+
+
+def test_tasks_in_turn_take_the_memory_of_one():
+  def loss_fn(params, batch_stats, batch):
+    x = batch['input']
+    for _ in range(8):
+      x = jnp.tanh(x @ params)
+    return jnp.square(x - batch['target']).mean(), batch_stats
+
+  def temporary(count):
+    sets = {
+      key: jax.ShapeDtypeStruct((count, 256, 32), jnp.float32)
+      for key in ('input', 'target')
+    }
+
+    def loss(params, tasks):
+      return adaptation.meta_loss(
+        loss_fn, params, {}, tasks, inner_learning_rate=0.1
+      )[0]
+
+    params = jax.ShapeDtypeStruct((32, 32), jnp.float32)
+    tasks = {'support': sets, 'query': sets}
+    compiled = jax.jit(jax.grad(loss)).lower(params, tasks).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+  assert temporary(16) < 1.2 * temporary(2)
