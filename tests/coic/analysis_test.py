@@ -215,6 +215,7 @@ def test_map_by_umap(monkeypatch):
   np.testing.assert_allclose(points, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_cost(derainer):
   found = analysis.cost(derainer, size=16, warmup_runs=1, timed_runs=2)
   assert found['seconds_mean'] > 0 and found['seconds_deviation'] >= 0

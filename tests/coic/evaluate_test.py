@@ -107,6 +107,7 @@ def small():
   return {'name': 'brn', **options}, variables
 
 
+@pytest.mark.slow
 def test_exported_derainer_comes_back(tmp_path):
   model, variables = small()
   encoder = {'features': 2, 'embedding_features': 4}

@@ -40,24 +40,17 @@ def losses_on_one_batch(case, dtype):
   return found
 
 
-SLOW = pytest.mark.slow
+pytestmark = pytest.mark.slow
 CASES = [*itertools.product(models.names(), ('baseline', 'coic'))]
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-@pytest.mark.parametrize(
-  ('name', 'mode'),
-  [
-    case if case == ('brn', 'coic') else pytest.param(*case, marks=SLOW)
-    for case in CASES
-  ],
-)
+@pytest.mark.parametrize(('name', 'mode'), CASES)
 def test_loss_falls(name, mode, dtype):
   found = losses_on_one_batch(f'{name},{mode}', dtype)
   assert found[-1] < found[0]
 
 
-@SLOW
 @pytest.mark.parametrize(('name', 'mode'), CASES)
 def test_whole_run(name, mode, tmp_path):
   config = configuration.load(f'configs/coic/mixed.py:{name},{mode},smoke')

@@ -164,6 +164,7 @@ def small_batch(whole=True, size=2):
 compiled = functools.cache(lambda **options: jax.jit(small_step(**options)[1]))
 
 
+@pytest.mark.slow
 def test_first_stage_leaves_generators_and_encoder_alone():
   state, _ = small_step()
   new, metrics = compiled()(state, small_batch(whole=False))
@@ -237,6 +238,7 @@ def test_a_step_without_finite_gradients_changes_nothing():
   )
 
 
+@pytest.mark.slow
 def test_an_exploded_step_has_next_to_no_gradient():
   network, encoder, *variables = small_parts()
   tx = optax.sgd(1.0)
@@ -283,7 +285,9 @@ def test_unknown_loss():
     train.make_update(network, encoder, optax.sgd(1.0), loss='l2')
 
 
-@pytest.mark.parametrize('parallelism', ['shard_map', 'pmap'])
+@pytest.mark.parametrize(
+  'parallelism', ['shard_map', pytest.param('pmap', marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
   'whole', [pytest.param(False, marks=pytest.mark.slow), True]
 )

@@ -300,7 +300,9 @@ def test_multiply_adds_are_shared_out(name):
   assert each == each[:1] * len(COUNTS)
 
 
-@pytest.mark.parametrize('name', ['rsd', 'msresnet'])
+@pytest.mark.parametrize(
+  'name', ['rsd', pytest.param('msresnet', marks=pytest.mark.slow)]
+)
 def test_compiled_work_is_shared_out(name):
   # XLA's own count, of everything. Work on parameters stays, that on examples
   # falls: what two counts of devices tell of the two must hold for a third.
@@ -320,7 +322,7 @@ def test_compiled_work_is_shared_out(name):
     ('rsd', 2),
     ('rsd', 8),
     ('rsd in parts', 8),
-    ('brn', 8),
+    pytest.param('brn', 8, marks=pytest.mark.slow),
     ('msresnet', 2),
     ('msresnet', 8),
   ],

@@ -147,7 +147,7 @@ def _train(family, method, steps):
   'family',
   [
     family
-    if family in ('vit', 'mixer')
+    if family == 'mixer'
     else pytest.param(family, marks=pytest.mark.slow)
     for family in FAMILIES
   ],
@@ -189,7 +189,9 @@ def test_each_method_trains_every_family(family, method):
 
 
 @pytest.mark.parametrize('parallelism', distributed.PARALLELISMS)
-@pytest.mark.parametrize('method', ['ofa', 'crd', 'dist'])
+@pytest.mark.parametrize(
+  'method', [pytest.param('ofa', marks=pytest.mark.slow), 'crd', 'dist']
+)
 def test_two_devices_equal_one(method, parallelism):
   """RSD, KD and BatchNorm are in train_test."""
   # DIST amplifies the rounding of logits that hardly differ, as the first of

@@ -258,7 +258,9 @@ def small_problem():
   return loss_fn, jax.tree.map(lambda x: x.astype('f8'), variables), tasks
 
 
-@pytest.mark.parametrize('options', [{}, {'remat': True}])
+@pytest.mark.parametrize(
+  'options', [{}, pytest.param({'remat': True}, marks=pytest.mark.slow)]
+)
 def test_second_order_is_the_derivative(options):
   with jax.enable_x64(True):
     loss_fn, variables, tasks = small_problem()

@@ -34,6 +34,7 @@ def state_of(variables, tx):
   )
 
 
+@pytest.mark.slow
 def test_stored_iterations(golden, published):
   stored, variables = (
     golden('trnr/training_rain100l.npz'),

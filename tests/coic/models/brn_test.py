@@ -131,6 +131,7 @@ def small():
   return variables, image, z
 
 
+@pytest.mark.slow
 def test_rematerialised_gradient_is_the_same(small):
   variables, image, _ = small
 

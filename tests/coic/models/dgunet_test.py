@@ -259,6 +259,7 @@ def test_regularised_projection_of_rows_that_are_zero(dead):
   assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_the_recursion(narrow):
   """Against the published order of things, one stage after the other."""
   variables, image, z = narrow

@@ -246,6 +246,7 @@ def test_initialisation():
   assert np.abs(params['depthwise']['kernel']).max() <= 1 / 3
 
 
+@pytest.mark.slow
 def test_published_size():
   """The other totals are in the registry, and tested there."""
   image = jax.ShapeDtypeStruct((1, 128, 128, 3), jnp.float32)
@@ -317,6 +318,7 @@ def test_gradients_are_finite(narrow, one):
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients))
 
 
+@pytest.mark.slow
 def test_rematerialised_gradient_is_the_same(narrow, one):
   variables, image, z = narrow
   actual = value_and_gradients(NARROW(remat=True), variables, image[:1], z[:1])

@@ -269,6 +269,7 @@ def test_gradients_are_finite_and_reach_the_network(one):
     assert (x != 0).any() or 'generator' in path, path
 
 
+@pytest.mark.slow
 def test_rematerialised_gradient_is_the_same(narrow, one):
   variables, image, z = narrow
   actual = value_and_gradients(NARROW(remat=True), variables, image[:1], z[:1])

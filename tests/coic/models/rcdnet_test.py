@@ -253,6 +253,7 @@ def test_without_z_it_is_another_network(narrow):
   np.testing.assert_array_equal(again[0], plain[0])
 
 
+@pytest.mark.slow
 def test_training_moves_everything_and_rematerialised_alike(narrow):
   variables, *inputs = narrow
   image, z = (x[:1] for x in inputs)  # Half as long to compile.

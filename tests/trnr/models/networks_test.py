@@ -71,6 +71,7 @@ def test_restores_the_size_in_float32(name, options):
   )
 
 
+@pytest.mark.slow
 def test_rematerialisation_changes_no_gradient():
   image = jax.random.uniform(jax.random.key(1), (1, 12, 12, 3))
   plain = models.create('msresnet', **SMALL['msresnet'])
