@@ -5,8 +5,7 @@
 
 traces and compiles the step of each config for one device at its own batch,
 with an empty cache of compiled programs, and then again, as a second run with
-the same cache does. Nothing is run. Prints a Markdown table, a row at a time;
-all of it takes half an hour on 2 cores.
+the same cache does. Nothing is run. Prints a Markdown table, a row at a time.
 """
 
 import argparse

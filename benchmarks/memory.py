@@ -13,8 +13,12 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.step_programs import coic_program, rsd_program, StepProgram
-from benchmarks.trnr_memory import needed
+from benchmarks.step_programs import (
+  coic_program,
+  needed,
+  rsd_program,
+  StepProgram,
+)
 from common import configuration
 
 

@@ -26,6 +26,8 @@ from common.array_types import compute_dtype
 from common.data import datasets
 from rsdjax import distillers
 
+_GIB = 2**30
+
 NUM_CLASSES = {'digits': 10, 'cifar100': 100, 'imagenet2012': 1000}
 
 
@@ -152,14 +154,13 @@ def coic_program(
 
 
 def trnr_program(
-  config: ml_collections.ConfigDict, *, size: int = 64, shots: int = 1
+  config: ml_collections.ConfigDict, *, size: int = 64
 ) -> StepProgram:
   """The step of a TRNR config, on one device.
 
   Args:
     config: as the files in `configs/trnr` build it, of clustered sampling.
     size: of a patch, in pixels.
-    shots: patches of a cluster in a support or query set.
 
   Returns:
     The step.
@@ -184,9 +185,29 @@ def trnr_program(
       jax.random.key(0), network, tx, config
     )
   )
-  tasks, clusters = config.sampling.num_tasks, config.sampling.frequencies
-  patches = jax.ShapeDtypeStruct(
-    (tasks, clusters * shots, size, size, network.channels), jnp.uint8
+  block = config.sampling
+  tasks = {}
+  for part, shots in (('support', block.shots), ('query', block.query_shots)):
+    patches = jax.ShapeDtypeStruct(
+      (
+        block.num_tasks,
+        block.frequencies * shots,
+        size,
+        size,
+        network.channels,
+      ),
+      jnp.uint8,
+    )
+    tasks[part] = {'input': patches, 'target': patches}
+  return StepProgram(step, state, tasks)
+
+
+def needed(compiled: jax.stages.Compiled) -> tuple[float, float]:
+  """GiB of the arguments, and of intermediate results at the peak."""
+  memory = compiled.memory_analysis()
+  if memory is None:
+    raise RuntimeError('this backend does not count memory')
+  return (
+    memory.argument_size_in_bytes / _GIB,
+    memory.temp_size_in_bytes / _GIB,
   )
-  images = {'input': patches, 'target': patches}
-  return StepProgram(step, state, {'support': images, 'query': images})

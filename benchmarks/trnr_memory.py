@@ -12,12 +12,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-
-from benchmarks.step_programs import trnr_program
+from benchmarks.step_programs import needed, trnr_program
 from common import configuration
-
-_GIB = 2**30
 
 # Order, tasks, and whether inner steps and blocks are computed again.
 _CASES = (
@@ -61,17 +57,6 @@ def step_memory(
     },
   )
   return needed(trnr_program(config, size=size).lower().compile())
-
-
-def needed(compiled: jax.stages.Compiled) -> tuple[float, float]:
-  """GiB of the arguments, and of intermediate results at the peak."""
-  memory = compiled.memory_analysis()
-  if memory is None:
-    raise RuntimeError('this backend does not count memory')
-  return (
-    memory.argument_size_in_bytes / _GIB,
-    memory.temp_size_in_bytes / _GIB,
-  )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

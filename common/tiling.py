@@ -216,8 +216,11 @@ def apply_in_tiles(
     raise ValueError(f'batch_size = {batch_size} must be positive')
   height, width, _ = image.shape
   padded = _pad(image, max(sides[0], height), max(sides[1], width))
+  for length, side in zip(padded.shape[:2], sides, strict=True):
+    if overlap >= side < length:
+      raise ValueError(f'overlap = {overlap} must be in 0..{side - 1}')
   rows, columns = (
-    tile_origins(length, side, max(side - overlap, 1))
+    tile_origins(length, side, side if side == length else side - overlap)
     for length, side in zip(padded.shape[:2], sides, strict=True)
   )
   results = _results(function, padded, rows, columns, sides, batch_size)

@@ -2,6 +2,7 @@
 
 from results.experiment import (
   Command,
+  compare,
   Evaluation,
   Experiment,
   Metric,
@@ -41,20 +42,16 @@ def _compare(
   config: str = _CONFIG,
 ) -> Command:
   """A derainer for each method and seed."""
-  return Command(
+  return compare(
+    'coic',
     label,
-    (
-      *('-m', 'coic.compare'),
-      *('--config', config),
-      '--workdir={folder}',
-      f'--methods={methods}',
-      f'--seeds={seeds}',
-      *_FOLDERS,
-      '--config.train.eval_every_steps=200',
-      '--config.train.save_every_steps=200',
-      '--config.train.pictures=False',
-      *options,
-    ),
+    config,
+    f'--methods={methods}',
+    f'--seeds={seeds}',
+    *_FOLDERS,
+    '--config.train.eval_every_steps=200',
+    '--config.train.save_every_steps=200',
+    *options,
   )
 
 

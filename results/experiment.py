@@ -56,6 +56,27 @@ class Command:
     return found
 
 
+def compare(package: str, label: str, config: str, *options: str) -> Command:
+  """Trains rivals by `python -m PACKAGE.compare`, scored as they go.
+
+  Args:
+    package: of the method.
+    label: of the command.
+    config: file, and its argument after a colon.
+    *options: flags of the command beside these.
+  """
+  return Command(
+    label,
+    (
+      *('-m', f'{package}.compare'),
+      *('--config', config),
+      '--workdir={folder}',
+      '--config.train.pictures=False',
+      *options,
+    ),
+  )
+
+
 @dataclasses.dataclass(frozen=True)
 class Metric:
   """A score of runs; more is better.

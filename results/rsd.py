@@ -1,6 +1,6 @@
 """Experiments on RSD: CIFAR-100 at 32 px, by `rsdjax.compare`."""
 
-from results.experiment import Command, Experiment, Metric, Row, Value
+from results.experiment import Command, compare, Experiment, Metric, Row, Value
 
 _CONFIG = 'configs/rsd/cifar100_small.py'
 _DATA = '--config.data.path={data}/cifar100/cifar100_8k.npz'
@@ -25,19 +25,15 @@ def _compare(
   seeds: str = '0,1,2',
 ) -> Command:
   """A student for each method and seed; also a teacher, unless one is named."""
-  return Command(
+  return compare(
+    'rsdjax',
     label,
-    (
-      *('-m', 'rsdjax.compare'),
-      *('--config', f'{_CONFIG}:{pair}' if pair else _CONFIG),
-      '--workdir={folder}',
-      f'--methods={methods}',
-      f'--seeds={seeds}',
-      _DATA,
-      '--config.train.eval_every_steps=100',
-      '--config.train.pictures=False',
-      *options,
-    ),
+    f'{_CONFIG}:{pair}' if pair else _CONFIG,
+    f'--methods={methods}',
+    f'--seeds={seeds}',
+    _DATA,
+    '--config.train.eval_every_steps=100',
+    *options,
   )
 
 

@@ -1,6 +1,13 @@
 """Experiments on TRNR: Rain100L and noise, by `trnr.compare`."""
 
-from results.experiment import Command, Evaluation, Experiment, Metric, Row
+from results.experiment import (
+  Command,
+  compare,
+  Evaluation,
+  Experiment,
+  Metric,
+  Row,
+)
 
 _CONFIG = 'configs/trnr/rain_small.py'
 _PAIRS = (
@@ -37,19 +44,15 @@ def _compare(
   seeds: str = '0,1,2',
 ) -> Command:
   """A network for each number of images, sampling and seed."""
-  return Command(
+  return compare(
+    'trnr',
     label,
-    (
-      *('-m', 'trnr.compare'),
-      *('--config', config),
-      '--workdir={folder}',
-      f'--samplings={samplings}',
-      f'--seeds={seeds}',
-      f'--num_images={num_images}',
-      '--config.train.eval_every_steps=100',
-      '--config.train.pictures=False',
-      *options,
-    ),
+    config,
+    f'--samplings={samplings}',
+    f'--seeds={seeds}',
+    f'--num_images={num_images}',
+    '--config.train.eval_every_steps=100',
+    *options,
   )
 
 

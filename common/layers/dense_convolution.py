@@ -76,7 +76,7 @@ def convolution(
   strides, padding = as_pair(strides), as_padding(padding)
   dilation, x_dilation = as_pair(dilation), as_pair(x_dilation)
   on_cpu = jax.default_backend() == 'cpu'
-  if on_cpu and has_small_groups(kernel, groups) and x_dilation == (1, 1):
+  if on_cpu and has_small_groups(x, kernel, groups) and x_dilation == (1, 1):
     return grouped_products(
       x, kernel, strides=strides, padding=padding, dilation=dilation
     )

@@ -11,6 +11,8 @@ from common import distributed
 from common.array_types import Array, at_least_float32
 from common.layers.materialized import materialized
 
+_MOST_CHANNELS = 4  # Of a group; more have not been measured.
+
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
 
@@ -28,9 +30,11 @@ def as_padding(value: int | Sequence[Pair]) -> Padding:
   return (top, bottom), (left, right)
 
 
-def has_small_groups(kernel: Array, groups: int) -> bool:
-  """Whether each output has its own few channels: float [..., few, groups]."""
-  return 1 < groups == kernel.shape[-1] and kernel.shape[-2] <= 4
+def has_small_groups(x: Array, kernel: Array, groups: int) -> bool:
+  """Whether each output has its own few channels, by the last axes."""
+  few = kernel.shape[-2]
+  fits = 1 < groups == kernel.shape[-1] and x.shape[-1] == few * groups
+  return fits and few <= _MOST_CHANNELS
 
 
 def grouped_products(x: Array, kernel: Array, **options: Any) -> Array:

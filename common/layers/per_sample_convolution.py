@@ -52,7 +52,7 @@ def per_sample_convolution(
   require_rank(4, x=x)
   require_rank(5, kernels=kernels)
   require_same_batch(x=x, kernels=kernels)
-  if lowering is None and _on_cpu() and has_small_groups(kernels, groups):
+  if lowering is None and _on_cpu() and has_small_groups(x, kernels, groups):
     return grouped_products(
       x,
       kernels,

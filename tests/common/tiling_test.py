@@ -336,3 +336,10 @@ def test_tiles_of_two_sides():
   result = tiling.apply_in_tiles(function, image, tile=(16, 64), overlap=4)
   np.testing.assert_array_equal(result, image[..., :2], strict=True)
   assert shapes == [(1, 16, 64, 3)] * 3
+
+
+def test_tiles_that_overlap_by_a_side():
+  with pytest.raises(ValueError, match=r'overlap = 16 must be in 0\.\.15'):
+    tiling.apply_in_tiles(
+      lambda x: x, picture(40, 53), tile=(16, 64), overlap=16
+    )

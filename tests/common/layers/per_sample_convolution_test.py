@@ -122,3 +122,10 @@ def test_errors_name_the_arguments():
     transposed_convolution(
       x, kernels[0], strides=(2, 2), padding=((0, 0), (0, 0))
     )
+
+
+@pytest.mark.parametrize('channels', [1, 3, 8])
+def test_channels_that_are_not_those_of_small_groups(channels):
+  x, kernels = arrays((3, 6, 7, channels), (3, 3, 3, 1, 4))
+  with pytest.raises(ValueError, match='is not for the'):
+    per_sample_convolution(x, kernels, padding=1, groups=4)
