@@ -19,7 +19,11 @@ ANALYSIS_FILE = 'analysis.json'
 
 
 def collect(
-  experiment: Experiment, folder: pathlib.Path, places: Mapping[str, str]
+  experiment: Experiment,
+  folder: pathlib.Path,
+  places: Mapping[str, str],
+  *,
+  earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
   """Reads what the finished commands of an experiment have written.
 
@@ -27,6 +31,8 @@ def collect(
     experiment: what was run.
     folder: of its runs; each command has a folder of its label in it.
     places: folders by placeholder, which take their place again.
+    earlier: result of this experiment. Of a command that has no runs here, as
+      after a change of machine, its part is kept.
 
   Returns:
     `title`, `question`, `protocol`; `commands` by label, each with its `line`,
@@ -39,12 +45,18 @@ def collect(
       run.
   """
   commands: dict[str, Any] = {}
-  runs: list[contents.Run] = []
+  runs: list[dict[str, Any]] = []  # Each with its whole config.
   images: dict[str, Any] = {}
   analysis: dict[str, Any] = {}
+  metrics = [metric.name for metric in experiment.metrics]
   for command in experiment.commands:
     state = progress.read(folder, command)
     if not state.done:
+      kept = _part(earlier, command)
+      commands |= kept['commands']
+      runs += kept['runs']
+      images |= kept['images']
+      analysis |= kept['analysis']
       continue
     commands[command.label] = {
       'line': command.line,
@@ -52,30 +64,33 @@ def collect(
       'environments': state.environments,
     }
     own = folder / command.label
-    runs += _runs(own, command)
+    runs += [
+      _run(run, metrics, _portable(run.config, places))
+      for run in _runs(own, command)
+    ]
     if (own / SCORES_FILE).exists():
       images |= _images(own / SCORES_FILE, command)
     if (own / ANALYSIS_FILE).exists():
       analysis[command.label] = json.loads((own / ANALYSIS_FILE).read_text())
   if not commands:
     raise ValueError(f'{experiment.name}: no command has been run to its end')
-  configs = [_portable(run.config, places) for run in runs]
+  configs = [run['config'] for run in runs]
   shared = {
     name: value
     for name, value in (configs[0] if configs else {}).items()
     if all(name in x and x[name] == value for x in configs)
   }
-  metrics = [metric.name for metric in experiment.metrics]
+  for run in runs:
+    run['config'] = {
+      name: x for name, x in run['config'].items() if name not in shared
+    }
   found: dict[str, Any] = {
     'title': experiment.title,
     'question': experiment.question,
     'protocol': experiment.protocol,
     'commands': commands,
     'config': shared,
-    'runs': [
-      _run(run, metrics, {k: x for k, x in config.items() if k not in shared})
-      for run, config in zip(runs, configs, strict=True)
-    ],
+    'runs': runs,
     'images': images,
     'analysis': analysis,
   }
@@ -99,6 +114,30 @@ def write(result: Mapping[str, Any], path: pathlib.Path) -> None:
   )
   with written_whole(path) as partial:
     partial.write_text(text + '\n')
+
+
+def _part(
+  earlier: Mapping[str, Any] | None, command: Command
+) -> dict[str, Any]:
+  """What a result has of a command, with whole configs; empty if nothing."""
+  known = earlier['commands'].get(command.label) if earlier else None
+  if earlier is None or known is None or known['line'] != command.line:
+    return {'commands': {}, 'runs': [], 'images': {}, 'analysis': {}}
+  label, prefix = command.label, f'{command.label}/'
+  return {
+    'commands': {label: known},
+    'runs': [
+      run | {'config': earlier['config'] | run['config']}
+      for run in earlier['runs']
+      if run['run'].startswith(prefix)
+    ],
+    'images': {
+      key: x for key, x in earlier['images'].items() if key.startswith(prefix)
+    },
+    'analysis': {
+      key: x for key, x in earlier['analysis'].items() if key == label
+    },
+  }
 
 
 def _runs(folder: pathlib.Path, command: Command) -> Iterator[contents.Run]:

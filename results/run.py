@@ -6,11 +6,13 @@
 
 A name is that of an experiment, or EXPERIMENT/LABEL for one of its commands, or
 a pattern. What has come to its end is not run again; what was stopped goes on
-with the same command. Runs and logs are in `runs/results`.
+with the same command. Runs and logs are in `runs/results`; without them, what a
+result has of other commands stays.
 """
 
 import argparse
 import fnmatch
+import json
 import pathlib
 import signal
 import subprocess
@@ -153,8 +155,10 @@ def run(
       run_command(command, folder, places)
     except FailedError as error:
       raise FailedError(f'{error}\n{name} has not come to its end') from error
-    result = collect.collect(experiment, folder, places)
-    collect.write(result, results / experiment.name / 'result.json')
+    path = results / experiment.name / 'result.json'
+    earlier = json.loads(path.read_text()) if path.exists() else None
+    result = collect.collect(experiment, folder, places, earlier=earlier)
+    collect.write(result, path)
     seconds = result['commands'][command.label]['seconds']
     print(f'{name}: {seconds / 60:.1f} minutes', flush=True)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 
@@ -142,6 +143,37 @@ def test_images_and_analysis_are_collected(start):
   row = ['1.png', 30.0, 0.9, 20.123457, 0.5]
   assert result['images'] == {'eval/net/sigma25': {'rgb': [row]}}
   assert result['analysis'] == {'eval': {'a': [1.5]}}
+
+
+def test_parts_of_a_result_outlive_their_runs(start, tmp_path):
+  """As when its commands are run on one machine after another."""
+  (train,) = experiment(stop='').commands
+  script, _, data, stop = train.arguments[1:]
+  others = ('-c', script, '{folder}', f'{data}/other', stop)
+  both = dataclasses.replace(
+    experiment(stop=''), commands=(train, Command('late', others))
+  )
+  for label in ('kd', 'late'):
+    with pytest.raises(run.FailedError):
+      start(both, patterns=[f'one/{label}'])
+    result = start(both, patterns=[f'one/{label}'])
+    shutil.rmtree(tmp_path / 'runs')
+
+  assert [*result['commands']] == ['kd', 'late']
+  assert result['config'] == {'seed': 3}
+  names = {x['run']: x['config']['data.path'] for x in result['runs']}
+  assert names == {
+    'kd/kd_seed3': '{data}/x.npz',
+    'late/kd_seed3': '{data}/other/x.npz',
+  }
+  changed = dataclasses.replace(
+    both, commands=(Command('kd', others), both.commands[1])
+  )
+  with pytest.raises(run.FailedError):
+    start(changed, patterns=['one/late'])
+  result = start(changed, patterns=['one/late'])
+  assert [*result['commands']] == ['late']
+  assert [x['run'] for x in result['runs']] == ['late/kd_seed3']
 
 
 def test_missing_score_is_named(start):
