@@ -1,9 +1,8 @@
-"""Notebooks are committed clean, and run at smoke size."""
+"""Notebooks are committed clean. `make notebooks` runs them."""
 
 import ast
 import importlib
 import json
-import os
 import pathlib
 import re
 
@@ -12,9 +11,6 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / 'notebooks').glob('*.ipynb'))
 PACKAGES = ('rsdjax', 'coic', 'trnr', 'common')
-# The others take longer than the default run allows.
-QUICK = 'distil_in_your_own_loop'
-SECONDS = 600  # Of one cell.
 
 each = pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -96,41 +92,3 @@ def test_code_compiles_and_imports_what_is_there(path):
         found = importlib.import_module(module)
         if member is not None and not hasattr(found, member):
           importlib.import_module(f'{module}.{member}')
-
-
-@pytest.mark.parametrize(
-  'path',
-  [
-    pytest.param(
-      path, id=path.stem, marks=() if path.stem == QUICK else pytest.mark.slow
-    )
-    for path in NOTEBOOKS
-  ],
-)
-def test_runs(path, tmp_path, monkeypatch):
-  nbformat = pytest.importorskip('nbformat')
-  nbclient = pytest.importorskip('nbclient')
-  pytest.importorskip('ipykernel')
-  monkeypatch.setenv('RSDJAX_SMOKE', '1')
-  # Devices as a reader has them, not those of the suite.
-  monkeypatch.delenv('XLA_FLAGS', raising=False)
-  # Compiled programs stay, as those of the suite do.
-  monkeypatch.setenv(
-    'JAX_COMPILATION_CACHE_DIR', str(ROOT / '.pytest_cache' / 'xla')
-  )
-  monkeypatch.setenv('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
-  monkeypatch.setenv('IPYTHONDIR', str(tmp_path / 'ipython'))
-  monkeypatch.setenv(
-    'PYTHONPATH',
-    os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')])),
-  )
-  folder = tmp_path / 'notebook'
-  folder.mkdir()
-  notebook = nbformat.read(path, as_version=4)
-  nbformat.validate(notebook)
-  nbclient.NotebookClient(
-    notebook,
-    timeout=SECONDS,
-    kernel_name='python3',
-    resources={'metadata': {'path': str(folder)}},
-  ).execute()
