@@ -1,9 +1,10 @@
 """All experiments, in the order in which they run."""
 
-from results import across, coic, rsd, trnr
+from results import across, coic, quickstart, rsd, trnr
 from results.experiment import Experiment
 
 EXPERIMENTS: tuple[Experiment, ...] = (
+  *quickstart.EXPERIMENTS,
   *trnr.PUBLISHED,
   *coic.PUBLISHED,
   *rsd.EXPERIMENTS,

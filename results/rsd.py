@@ -6,7 +6,7 @@ _CONFIG = 'configs/rsd/cifar100_small.py'
 _DATA = '--config.data.path={data}/cifar100/cifar100_8k.npz'
 # The teacher that all students of one kind share.
 _TEACHER = '--config.teacher.checkpoint={runs}/rsd_methods/scratch/teacher'
-_METRICS = (
+METRICS = (
   Metric('test_top1', 'top-1, %', 100),
   Metric('test_top5', 'top-5, %', 100),
 )
@@ -82,7 +82,7 @@ EXPERIMENTS = (
       _compare('logits', 'kd,dkd,dist', _TEACHER),
       _compare('embeddings', 'ofa,rsd,rsd_logits,rsd+kd', _TEACHER),
     ),
-    metrics=_METRICS,
+    metrics=METRICS,
     rows=(
       Row('scratch/teacher', 'teacher, 1,800 steps'),
       Row('scratch/none', 'scratch'),
@@ -109,7 +109,7 @@ EXPERIMENTS = (
     question='kappa weighs the off-diagonal terms; 0 leaves invariance alone.',
     protocol=_PROTOCOL,
     commands=_sweep('kappa', _KAPPAS),
-    metrics=_METRICS,
+    metrics=METRICS,
     rows=(
       _SCRATCH,
       Row('kappa_0.0/rsd', 'kappa 0, invariance only'),
@@ -125,7 +125,7 @@ EXPERIMENTS = (
     question='lambda weighs RSD against the labels.',
     protocol=_PROTOCOL,
     commands=_sweep('weight', _WEIGHTS),
-    metrics=_METRICS,
+    metrics=METRICS,
     rows=(
       _SCRATCH,
       Row('weight_0.01/rsd', 'lambda 0.01'),
@@ -157,7 +157,7 @@ EXPERIMENTS = (
         ('without', 'rsd', '--config.distiller.rsd.decoupler=none'),
       )
     ),
-    metrics=_METRICS,
+    metrics=METRICS,
     rows=(
       Row('scratch/none', 'scratch'),
       Row('aad/rsd', 'RSD, decoupler as published'),
@@ -180,7 +180,7 @@ EXPERIMENTS = (
       )
       for groups in (2, 4)
     ),
-    metrics=_METRICS,
+    metrics=METRICS,
     rows=(
       Row('embeddings/rsd', 'one group of 64, global', of='rsd_methods'),
       Row('groups_2/rsd', '2 groups of 32'),
@@ -201,7 +201,7 @@ EXPERIMENTS = (
       )
       for name in ('mixer', 'resmlp')
     ),
-    metrics=_METRICS,
+    metrics=METRICS,
     rows=tuple(
       Row(f'{name}/{method}', f'{title}, {how}')
       for name, title in (('mixer', 'Mixer'), ('resmlp', 'ResMLP'))
@@ -234,7 +234,7 @@ EXPERIMENTS = (
         seeds='0,1',
       ),
     ),
-    metrics=_METRICS,
+    metrics=METRICS,
     rows=(
       Row('scratch/none', 'scratch'),
       Row('scratch/teacher', 'ViT, teacher, 1,800 steps'),

@@ -16,7 +16,7 @@ _PAIRS = (
   '--config.data.test_input={data}/rain100L_test/rain',
   '--config.data.test_target={data}/rain100L_test/norain',
 )
-_METRICS = (
+METRICS = (
   Metric('trnr_rgb_psnr', 'trnr_rgb: PSNR, dB'),
   Metric('trnr_rgb_ssim', 'SSIM', digits=4),
   Metric('y_8bit_psnr', 'y_8bit: PSNR, dB'),
@@ -120,7 +120,7 @@ EXPERIMENTS = (
       _compare('images_10', 'rcs,rbs1,rps', '10', *_PAIRS),
       _compare('images_20', 'rcs,rbs1,rps,rbs2', '20', *_PAIRS),
     ),
-    metrics=_METRICS,
+    metrics=METRICS,
     rows=tuple(
       Row(f'images_{n}/{name}_{n}', f'{n} images, {title}')
       for n in (5, 10, 20)
@@ -144,7 +144,7 @@ EXPERIMENTS = (
         '--config.train.num_steps=1040',
       ),
     ),
-    metrics=_METRICS,
+    metrics=METRICS,
     rows=(
       Row('images_10/rcs_10', '10 images, TRNR, 400 steps', of='trnr_sizes'),
       Row('steps_1040/rbs1_10', '10 images, RBS-I, 1,040 steps'),
@@ -165,7 +165,7 @@ EXPERIMENTS = (
         '--config.adaptation.first_order=False',
       ),
     ),
-    metrics=_METRICS,
+    metrics=METRICS,
     rows=(
       Row('images_10/rcs_10', '10 images, first order', of='trnr_sizes'),
       Row('second_order/rcs_10', '10 images, second order'),
@@ -189,7 +189,7 @@ EXPERIMENTS = (
       )
       for n, k in ((3, 1), (3, 2), (6, 2), (12, 1))
     ),
-    metrics=_METRICS,
+    metrics=METRICS,
     rows=(
       Row('n3_k1/rcs_10', 'N 3, K 1, 12 patches a step'),
       Row('n3_k2/rcs_10', 'N 3, K 2, 24 patches a step'),

@@ -73,7 +73,7 @@ def keys_of(command):
     runs = [
       f'{sampling}_{count}'
       for sampling in flags['samplings'].split(',')
-      for count in flags['num_images'].split(',')
+      for count in flags.get('num_images', '0').split(',')
     ]
   else:
     runs = flags['methods'].split(',')
@@ -128,7 +128,7 @@ def test_config_is_of_networks_and_methods_that_there_are(experiment, command):
     network = models.create(**config.model, num_classes=100, image_size=32)
     for method in flags.get('methods', config.distiller.name).split(','):
       distillers.create(**config.distiller.to_dict() | {'name': method})
-    if config.distiller.rsd.decoupler == 'none':
+    if config.distiller.rsd.get('decoupler') == 'none':
       teacher = models.create(**config.teacher.model, num_classes=100)
       widths = {
         models.feature_shapes(x, 32)['embedding'] for x in (network, teacher)
@@ -157,6 +157,22 @@ def test_config_is_of_networks_and_methods_that_there_are(experiment, command):
       for protocol in config.eval.protocols
       for measure in ('psnr', 'ssim')
     }
+
+
+def test_quickstart_is_that_of_make():
+  lines = (ROOT / 'Makefile').read_text().replace('\\\n', ' ').splitlines()
+  made = [line.split() for line in lines if '.compare --config' in line]
+  ours = [c.arguments for e, c in COMMANDS if e.name.startswith('quickstart')]
+  assert len(made) == len(ours)
+  for words, arguments in zip(made, ours, strict=True):
+    config, *lists = (
+      words[i + 1]
+      for i in range(len(words))
+      if words[i] in ('--config', '--methods', '--samplings', '--seeds')
+    )
+    assert words[2] == arguments[1]
+    assert config in arguments
+    assert {x.partition('=')[2] for x in arguments[-2:]} == {*lists}
 
 
 @pytest.mark.parametrize('experiment', EXPERIMENTS, ids=lambda e: e.name)
