@@ -96,7 +96,10 @@ def provenance(result: Mapping[str, Any]) -> str:
     + ('' if place['clean'] else ' with changes')
     for place in places
   ]
-  machines = [f'{x["cores"]} cores of {x["processor"]}' for x in places]
+  machines = [
+    f'{x["cores"]} core{"s" if x["cores"] > 1 else ""} of {x["processor"]}'
+    for x in places
+  ]
   versions = [
     ', '.join(f'{name} {number}' for name, number in x['versions'].items())
     for x in places
