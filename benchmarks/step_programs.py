@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
+import optax
 
 import coic.encoder
 import coic.experiment
@@ -153,6 +154,17 @@ def coic_program(
   return StepProgram(step, state, dict.fromkeys(names, images))
 
 
+def trnr_parts(
+  config: ml_collections.ConfigDict,
+) -> tuple[trnr.models.RestorationNetwork, optax.GradientTransformation]:
+  """Network and optimiser of a TRNR config, at its first learning rate."""
+  options = config.optimizer.to_dict()
+  del options['schedule']
+  return trnr.models.create(**config.model), optimizers.make_optimizer(
+    **options
+  )
+
+
 def trnr_program(
   config: ml_collections.ConfigDict, *, size: int = 64
 ) -> StepProgram:
@@ -165,10 +177,7 @@ def trnr_program(
   Returns:
     The step.
   """
-  network = trnr.models.create(**config.model)
-  options = config.optimizer.to_dict()
-  del options['schedule']
-  tx = optimizers.make_optimizer(**options)
+  network, tx = trnr_parts(config)
   block = config.adaptation
   step = trnr.train.make_task_step(
     network,

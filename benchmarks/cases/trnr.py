@@ -14,10 +14,11 @@ from jax.typing import ArrayLike
 from benchmarks.peers import msresnet
 from benchmarks.peers import trnr as peer
 from benchmarks.side_by_side import Case, Prepared
-from common import configuration, cost, optimizers
+from benchmarks.step_programs import trnr_parts, trnr_program
+from common import configuration
 from common.array_types import Variables
 from common.train_state import TrainState
-from trnr import convert, experiment, models, train
+from trnr import convert, experiment
 
 _PREFIX = 'net.layer_dict.'
 # Parameters from the beginning, the middle and the end, by published name.
@@ -83,10 +84,11 @@ class TaskStep:
 
   def ours(self) -> Prepared:
     """Our side."""
-    step, state = self._step(), self._state()
-    tasks = jax.device_put(self._tasks())
+    program = trnr_program(self._config(), size=self.size)
+    state, tasks = self._state(), jax.device_put(self._tasks())
+    lowered = program.lower()
     start = time.perf_counter()
-    compiled = jax.jit(step, donate_argnums=0).lower(state, tasks).compile()
+    compiled = lowered.compile()
     seconds = time.perf_counter() - start
     states = [state]
 
@@ -152,8 +154,7 @@ class TaskStep:
 
   def multiply_adds(self) -> int:
     """Of one step."""
-    state = jax.eval_shape(self._state)
-    return cost.multiply_adds(self._step(), state, self._tasks())
+    return trnr_program(self._config(), size=self.size).multiply_adds()
 
   def _config(self) -> Any:
     return configuration.load(
@@ -161,30 +162,10 @@ class TaskStep:
       {'adaptation.first_order': not self.second_order},
     )
 
-  def _network(self) -> models.RestorationNetwork:
-    return models.create(**self._config().model)
-
-  def _optimizer(self) -> Any:
-    options = self._config().optimizer.to_dict()
-    del options['schedule']
-    return optimizers.make_optimizer(**options)
-
-  def _step(self) -> train.Step:
-    config = self._config()
-    block = config.adaptation
-    return train.make_task_step(
-      self._network(),
-      self._optimizer(),
-      ssim_weight=config.loss.ssim_weight,
-      inner_steps=block.inner_steps,
-      first_order=block.first_order,
-      over_tasks=block.over_tasks,
-      remat=block.remat,
-    )
-
   def _state(self) -> TrainState:
+    config = self._config()
     return experiment.create_train_state(
-      jax.random.key(0), self._network(), self._optimizer(), self._config()
+      jax.random.key(0), *trnr_parts(config), config
     )
 
   def _tasks(self) -> dict[str, dict[str, np.ndarray]]:
