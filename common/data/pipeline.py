@@ -41,7 +41,7 @@ def train_iterator(
   batch_transform: Callable[[Batch, np.random.Generator], Batch] | None = None,
   device_count: int | None = None,
   repeats: int = 1,
-  num_threads: int = 2,
+  num_threads: int | None = None,
   num_workers: int = 0,
 ) -> Iterator[Batch]:
   """An endless stream of augmented batches.
@@ -77,7 +77,9 @@ def train_iterator(
       process. Only matters to `batch_transform` and `repeats`.
     repeats: how many copies of an example an epoch has, >= 1.
     num_threads: batches prepared at the same time (in each worker); 0 prepares
-      each when it is asked for.
+      each when it is asked for. None means 2, and 0 in workers, each of which
+      has one batch in work and one more ready as it is: threads would hold five
+      more.
     num_workers: child processes; 0 stays in this one.
 
   Returns:
@@ -118,6 +120,8 @@ def train_iterator(
   # All of the above numbers its elements through the epochs, over all
   # processes; only from here on is anything left to the others.
   data = data[process_index::process_count].repeat()[start_step:]
+  if num_threads is None:
+    num_threads = 0 if num_workers else 2
   stream = data.to_iter_dataset(_read_options(num_threads))
   if num_workers:
     stream = stream.mp_prefetch(
