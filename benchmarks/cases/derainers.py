@@ -109,12 +109,11 @@ class _Picture:
     variables = network.lazy_init(rng_network, image)
     if self.name == 'brn':  # It would restore pictures of less than 0.
       variables['params']['iteration']['background']['output']['bias'] += 0.5
-    return evaluate.Derainer(
-      network,
-      variables,
-      encoder,
-      encoder.lazy_init(rng_encoder, image),
-    )
+    encoder_variables = encoder.lazy_init(rng_encoder, image)
+    # A program that restores reads its weights; the hundreds of small programs
+    # that made these would take more memory than restoring does.
+    jax.clear_caches()
+    return evaluate.Derainer(network, variables, encoder, encoder_variables)
 
   def _image(self) -> np.ndarray:
     shape = self.height, self.width, 3

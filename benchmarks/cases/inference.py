@@ -72,6 +72,8 @@ def _variables(network: models.RestorationNetwork) -> Variables:
   params = dict(variables['params'])
   # Small corrections, as a trained network makes.
   params['tail'] = jax.tree.map(lambda x: 0.05 * x, params['tail'])
+  # Of either side; a program that restores reads its weights.
+  jax.clear_caches()
   return {'params': params, 'batch_stats': statistics}
 
 

@@ -235,6 +235,8 @@ def _first_state(
     ),
     rng=jax.random.key(0),
   )
+  # The small programs that made it are no part of a step.
+  jax.clear_caches()
   return state, teacher
 
 
