@@ -9,8 +9,8 @@ from results.experiment import (
   Row,
 )
 
-_CONFIG = 'configs/trnr/rain_small.py'
-_PAIRS = (
+CONFIG = 'configs/trnr/rain_small.py'
+PAIRS = (
   '--config.data.train_input={data}/rain100L_train/rain',
   '--config.data.train_target={data}/rain100L_train/norain',
   '--config.data.test_input={data}/rain100L_test/rain',
@@ -40,7 +40,7 @@ def _compare(
   samplings: str,
   num_images: str,
   *options: str,
-  config: str = _CONFIG,
+  config: str = CONFIG,
   seeds: str = '0,1,2',
 ) -> Command:
   """A network for each number of images, sampling and seed."""
@@ -116,9 +116,9 @@ EXPERIMENTS = (
     protocol=_PROTOCOL.format(steps=400)
     + ' All see equally many patches a step.',
     commands=(
-      _compare('images_5', 'rcs,rbs1,rps', '5', *_PAIRS),
-      _compare('images_10', 'rcs,rbs1,rps', '10', *_PAIRS),
-      _compare('images_20', 'rcs,rbs1,rps,rbs2', '20', *_PAIRS),
+      _compare('images_5', 'rcs,rbs1,rps', '5', *PAIRS),
+      _compare('images_10', 'rcs,rbs1,rps', '10', *PAIRS),
+      _compare('images_20', 'rcs,rbs1,rps,rbs2', '20', *PAIRS),
     ),
     metrics=METRICS,
     rows=tuple(
@@ -140,7 +140,7 @@ EXPERIMENTS = (
         'steps_1040',
         'rbs1,rps',
         '10',
-        *_PAIRS,
+        *PAIRS,
         '--config.train.num_steps=1040',
       ),
     ),
@@ -161,7 +161,7 @@ EXPERIMENTS = (
         'second_order',
         'rcs',
         '10',
-        *_PAIRS,
+        *PAIRS,
         '--config.adaptation.first_order=False',
       ),
     ),
@@ -181,7 +181,7 @@ EXPERIMENTS = (
         f'n{n}_k{k}',
         'rcs',
         '10',
-        *_PAIRS,
+        *PAIRS,
         f'--config.sampling.frequencies={n}',
         f'--config.sampling.shots={k}',
         f'--config.sampling.query_shots={k}',
@@ -213,7 +213,7 @@ EXPERIMENTS = (
         '10',
         '--config.data.train_target={data}/rain100L_train/norain',
         '--config.data.test_target={data}/cbsd68',
-        config=f'{_CONFIG}:noise',
+        config=f'{CONFIG}:noise',
       ),
       Command(
         'kodak24',

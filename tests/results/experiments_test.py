@@ -14,6 +14,7 @@ import trnr.compare
 import trnr.evaluate
 import trnr.models
 from common import compilation_cache, configuration
+from results import distil_derainer
 from results.experiments import EXPERIMENTS
 from rsdjax import distillers, models
 
@@ -26,6 +27,13 @@ FLAGS = {
   'rsdjax.analysis': {'config', 'checkpoint', 'output'},
   'trnr.compare': {'config', 'workdir', 'samplings', 'seeds', 'num_images'},
   'coic.compare': {'config', 'workdir', 'methods', 'seeds'},
+  'results.distil_derainer': {
+    *('config', 'workdir', 'teacher', 'methods', 'seeds'),
+  },
+}
+METHODS = {
+  'coic.compare': coic.compare.METHODS,
+  'results.distil_derainer': distil_derainer.METHODS,
 }
 PARSERS = {
   'trnr.evaluate': trnr.evaluate,
@@ -135,28 +143,25 @@ def test_config_is_of_networks_and_methods_that_there_are(experiment, command):
       }
       assert len(widths) == 1
     assert names <= {'test_top1', 'test_top5'}
-  elif module == 'trnr.compare':
-    trnr.models.create(**config.model)
+    return
+  if module == 'trnr.compare':
     assert {*flags['samplings'].split(',')} <= {'rcs', 'rps', 'rbs1', 'rbs2'}
-    prefixes = [f'sigma{sigma:g}_' for sigma in config.eval.sigmas] or ['']
-    assert names <= {
-      f'{prefix}{protocol}_{measure}'
-      for prefix in prefixes
-      for protocol in config.eval.protocols
-      for measure in ('psnr', 'ssim')
-    }
   else:
-    options = config.model.to_dict()
+    assert {*flags['methods'].split(',')} <= {*METHODS[module]}
+  options = config.model.to_dict()
+  if module == 'coic.compare':
     del options['weights']
     coic.models.create(**options)
-    assert {*flags['methods'].split(',')} <= {*coic.compare.METHODS}
-    sets = [*config.data.test_sets, 'mean']
-    assert names <= {
-      f'{name}_{protocol}_{measure}'
-      for name in sets
-      for protocol in config.eval.protocols
-      for measure in ('psnr', 'ssim')
-    }
+    prefixes = [f'{name}_' for name in (*config.data.test_sets, 'mean')]
+  else:
+    trnr.models.create(**options)
+    prefixes = [f'sigma{sigma:g}_' for sigma in config.eval.sigmas] or ['']
+  assert names <= {
+    f'{prefix}{protocol}_{measure}'
+    for prefix in prefixes
+    for protocol in config.eval.protocols
+    for measure in ('psnr', 'ssim')
+  }
 
 
 def test_quickstart_is_that_of_make():
@@ -184,7 +189,7 @@ def test_rows_are_what_commands_give(experiment):
   trained = {
     key
     for command in experiment.commands
-    if command.arguments[1].endswith('.compare')
+    if command.arguments[1] in {'rsdjax.compare', 'trnr.compare', *METHODS}
     for key in keys_of(command)
   }
   assert trained <= {key for name, key in shown if name == experiment.name}
