@@ -28,7 +28,7 @@ class Experiment:
   """All that a run is made of, but its state.
 
   Attributes:
-    description: arguments of `models.create`.
+    description: `config.model`, the arguments of `models.create`.
     network: to train.
     patch_set: patches to learn from, for samplings that do so.
     test_pairs: pictures to score on.
@@ -100,6 +100,7 @@ def build(
   config: ml_collections.ConfigDict,
   workdir: str | pathlib.Path,
   *,
+  network: models.RestorationNetwork | None = None,
   keep_patches: bool = True,
 ) -> Experiment:
   """Builds what a run needs.
@@ -107,6 +108,8 @@ def build(
   Args:
     config: as the files in `configs/trnr` build it.
     workdir: folder of the run; the patch analysis is kept there.
+    network: of one's own, to train in place of the one that `config.model`
+      builds.
     keep_patches: False reads it if it is there, but does not write it.
 
   Returns:
@@ -129,11 +132,12 @@ def build(
       "config.train.batch_norm 'global' does not go with tasks: the statistics "
       'of an inner step are those of its shots'
     )
-  network = models.create(
-    **description,
-    dtype=compute_dtype(config.train.dtype),
-    axis_name=distributed.AXIS_NAME if over_devices else None,
-  )
+  if network is None:
+    network = models.create(
+      **description,
+      dtype=compute_dtype(config.train.dtype),
+      axis_name=distributed.AXIS_NAME if over_devices else None,
+    )
   learn, score = input_pipeline.open_data(**config.data)
   patch_set = None
   if sampling in input_pipeline.FROM_PATCHES:

@@ -301,6 +301,7 @@ def prepare(
   config: ml_collections.ConfigDict,
   workdir: str | pathlib.Path,
   *,
+  network: RestorationNetwork | None = None,
   keep_patches: bool = True,
 ) -> tuple[experiment.Experiment, training_loop.Loop, TrainState]:
   """Builds all that a run needs.
@@ -308,7 +309,8 @@ def prepare(
   Args:
     config: as the files in `configs/trnr` build it.
     workdir: folder of the run, see `experiment.build`.
-    keep_patches: see `experiment.build`.
+    network: see `experiment.build`, as for the next one.
+    keep_patches: see there.
 
   Returns:
     Its parts, its loop, and its first state on all devices.
@@ -319,7 +321,9 @@ def prepare(
   """
   # Devices, pictures, network, optimiser
   mesh = distributed.make_mesh()
-  parts = experiment.build(config, workdir, keep_patches=keep_patches)
+  parts = experiment.build(
+    config, workdir, network=network, keep_patches=keep_patches
+  )
   distributed.require_divisible(parts.batch_size, mesh)
   parallelism = config.train.parallelism
   state = distributed.place(
@@ -366,7 +370,10 @@ def prepare(
 
 
 def train_and_evaluate(
-  config: ml_collections.ConfigDict, workdir: str | pathlib.Path
+  config: ml_collections.ConfigDict,
+  workdir: str | pathlib.Path,
+  *,
+  network: RestorationNetwork | None = None,
 ) -> dict[str, float]:
   """Trains a network as a config says, from scratch or where it stopped.
 
@@ -376,6 +383,8 @@ def train_and_evaluate(
       analysis, `metrics.jsonl`, pictures, checkpoints and at the end the
       network as `model.safetensors`. Where it holds a checkpoint, the run goes
       on.
+    network: of one's own, to train in place of the one that `config.model`
+      builds; `config.model` is then kept as its description.
 
   Returns:
     Mean scores of the last state on the test pictures: for each protocol
@@ -388,7 +397,7 @@ def train_and_evaluate(
   """
   workdir = pathlib.Path(workdir)
   configuration.write(config, workdir)
-  parts, loop, state = prepare(config, workdir)
+  parts, loop, state = prepare(config, workdir, network=network)
   state, scores = loop.run(state, workdir)
   if jax.process_index() == 0:
     export_model(

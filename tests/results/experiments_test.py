@@ -14,7 +14,7 @@ import trnr.compare
 import trnr.evaluate
 import trnr.models
 from common import compilation_cache, configuration
-from results import distil_derainer
+from results import distil_derainer, modulated_tasks
 from results.experiments import EXPERIMENTS
 from rsdjax import distillers, models
 
@@ -30,10 +30,12 @@ FLAGS = {
   'results.distil_derainer': {
     *('config', 'workdir', 'teacher', 'methods', 'seeds'),
   },
+  'results.modulated_tasks': {'config', 'workdir', 'methods', 'seeds'},
 }
 METHODS = {
   'coic.compare': coic.compare.METHODS,
   'results.distil_derainer': distil_derainer.METHODS,
+  'results.modulated_tasks': modulated_tasks.METHODS,
 }
 PARSERS = {
   'trnr.evaluate': trnr.evaluate,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from common import configuration
-from trnr import experiment
+from trnr import experiment, models
 from trnr.patch_set import PatchSet
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -68,6 +68,15 @@ def test_parts(build):
   assert build(sampling__name='rbs1').batch_size == 8
   assert parts.test_pairs.names
   assert parts.description == parts.config.model.to_dict()
+
+
+def test_network_of_ones_own(build, tmp_path):
+  config = build().config
+  network = models.create('msresnet', features=4, stages=1)
+  parts = experiment.build(config, tmp_path, network=network)
+  assert parts.network is network
+  assert parts.initial_state().params['network'].keys() >= {'head', 'stage1'}
+  assert parts.description == config.model.to_dict()
 
 
 @pytest.mark.parametrize(
