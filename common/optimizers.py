@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from common.array_types import ArrayLike, PyTree
+from common.layers.materialized import materialized
 
 SCHEDULES = ('constant', 'cosine', 'step')
 
@@ -150,9 +151,16 @@ def make_optimizer(
     raise ValueError(f'optimizer {name!r} must be one of {", ".join(chains)}')
   clips = [optax.clip(clip_value)] if clip_value else []
   clips += [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+  if callable(learning_rate):
+    learning_rate = _computed_once(learning_rate)
   return optax.chain(
     *clips, *chains[name], optax.scale_by_learning_rate(learning_rate)
   )
+
+
+def _computed_once(schedule: optax.Schedule) -> optax.Schedule:
+  """The same, and not anew in the update of each parameter (XLA on CPUs)."""
+  return lambda count: materialized(jnp.asarray(schedule(count)))
 
 
 def _everything(params: PyTree) -> PyTree:
