@@ -260,23 +260,54 @@ def map_step(
     layout = distributed.layout(new, mesh, shard_optimizer=True)
     return jax.lax.with_sharding_constraint(new, layout), metrics
 
-  return jax.jit(
-    sharded if shard_optimizer else functools.partial(mapped, step),
-    donate_argnums=(0,) if donate_state else (),
-    compiler_options=_compiler_options(mesh),
-  )
+  function = sharded if shard_optimizer else functools.partial(mapped, step)
+  return _Jitted(function, mesh, donate=(0,) if donate_state else ())
 
 
-def _compiler_options(mesh: Mesh) -> dict[str, str] | None:
-  """On CPUs, the order of a program that holds the least at a time.
+class _Jitted:
+  """A jitted step, on CPUs in the order that holds the least at a time.
 
   By default, XLA's CPU backend puts everything as early as it can, so that
   much may run at once: a teacher beside its student, whose activations are then
   there together. Its operations are parallel themselves, and gain little.
   """
-  if mesh.devices.flat[0].platform != 'cpu':
+
+  def __init__(
+    self, function: Callable[..., Any], mesh: Mesh, *, donate: tuple[int, ...]
+  ):
+    on_cpu = mesh.devices.flat[0].platform == 'cpu'
+    self._inner = jax.jit(function, donate_argnums=donate)
+    self._outer = jax.jit(
+      function,
+      donate_argnums=donate,
+      compiler_options=_cpu_options() if on_cpu else None,
+    )
+
+  def __call__(
+    self, state: PyTree, batch: PyTree, /, *constants: PyTree
+  ) -> Any:
+    arguments = (state, batch, *constants)
+    # JAX takes options of the compiler for the outermost program only.
+    traced = any(
+      isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(arguments)
+    )
+    return (self._inner if traced else self._outer)(*arguments)
+
+  def lower(
+    self, state: PyTree, batch: PyTree, /, *constants: PyTree
+  ) -> jax.stages.Lowered:
+    return self._outer.lower(state, batch, *constants)
+
+
+@functools.cache
+def _cpu_options() -> dict[str, str] | None:
+  """Options of XLA's CPU backend, where this version of it has them."""
+  options = {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'}
+  try:
+    jax.jit(lambda: 0, compiler_options=options).lower().compile()
+  except jax.errors.JaxRuntimeError:
     return None
-  return {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'}
+  return options
 
 
 class _Pmapped:

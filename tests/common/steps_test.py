@@ -152,3 +152,19 @@ def test_what_pmap_cannot_do():
       parallelism='pmap',
       shard_optimizer=True,
     )
+
+
+def test_a_mapped_step_goes_into_a_program_of_ones_own():
+  """Though options of the compiler are for outermost programs only."""
+  mesh = distributed.make_mesh(jax.devices()[:2])
+  mapped = steps.map_step(parts(AXIS), mesh)
+  state = distributed.place(first_state(), mesh)
+  batch = distributed.shard_batch(make_batch(), mesh)
+  once, _ = mapped(state, batch)
+  twice, _ = mapped(once, batch)
+
+  @jax.jit
+  def both(state):
+    return jax.lax.fori_loop(0, 2, lambda _, x: mapped(x, batch)[0], state)
+
+  assert_same(both(state), twice)
