@@ -45,6 +45,7 @@ def test_modulation_is_all_that_differs(small):
   assert not np.allclose(restored, of_plain, atol=1e-4)
 
 
+@pytest.mark.slow  # As below.
 def test_an_inner_step_moves_encoder_and_generators(small):
   network, variables, image = small
   loss_fn = train.make_loss_fn(network, ssim_weight=0.0)
