@@ -10,7 +10,7 @@ PYTEST := $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 .PHONY: quickstart test test-slow notebooks lint format benchmark results tables \
   docs install clean
 
-quickstart: $(INSTALLED)  ## All three methods on embedded images, 20 minutes.
+quickstart: $(INSTALLED)  ## All three methods on embedded images, 25 minutes.
 	$(RUN) -m rsdjax.compare --config configs/rsd/digits.py \
 	  --workdir runs/quickstart/rsd --methods none,kd,rsd --seeds 0,1,2
 	$(RUN) -m trnr.compare --config configs/trnr/photos.py \

@@ -40,12 +40,14 @@ class StepProgram(NamedTuple):
     state: before the first step.
     batch: of all devices.
     constants: what the step takes besides.
+    least_memory: as the trainer has it, see `common.steps.map_step`.
   """
 
   step: steps.Step
   state: Any
   batch: Any
   constants: tuple[Any, ...] = ()
+  least_memory: bool = False
 
   def lower(self, devices: int = 1) -> jax.stages.Lowered:
     """The step on a mesh of the first devices, traced.
@@ -63,7 +65,9 @@ class StepProgram(NamedTuple):
 
   def _mapped(self, devices: int) -> Any:
     mesh = distributed.make_mesh(jax.devices()[:devices])
-    return steps.map_step(self.step, mesh, donate_state=True)
+    return steps.map_step(
+      self.step, mesh, donate_state=True, least_memory=self.least_memory
+    )
 
 
 def rsd_program(
@@ -129,7 +133,9 @@ def rsd_program(
     'image': jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8),
     'label': jax.ShapeDtypeStruct((count,), jnp.int32),
   }
-  return StepProgram(step, state, batch, (teacher_variables,))
+  return StepProgram(
+    step, state, batch, (teacher_variables,), least_memory=True
+  )
 
 
 def coic_program(

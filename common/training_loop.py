@@ -47,7 +47,11 @@ def loop_options(block: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def compile_step(
-  step: steps.Step, mesh: Mesh, block: ml_collections.ConfigDict
+  step: steps.Step,
+  mesh: Mesh,
+  block: ml_collections.ConfigDict,
+  *,
+  least_memory: bool = False,
 ) -> steps.MappedStep:
   """Maps a step over devices as the `train` block of a config says.
 
@@ -55,6 +59,7 @@ def compile_step(
     step: one update; the memory of its state is used again.
     mesh: from `distributed.make_mesh`.
     block: has `on_non_finite`, `parallelism` and `shard_optimizer`.
+    least_memory: see `steps.map_step`.
 
   Returns:
     See `steps.map_step`.
@@ -70,6 +75,7 @@ def compile_step(
     parallelism=block.parallelism,
     donate_state=True,
     shard_optimizer=block.shard_optimizer,
+    least_memory=least_memory,
   )
 
 

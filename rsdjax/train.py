@@ -241,7 +241,9 @@ def prepare(
     accumulation_steps=config.train.accumulation_steps,
     axis_name=distributed.AXIS_NAME,
   )
-  step_fn = training_loop.compile_step(step, mesh, config.train)
+  step_fn = training_loop.compile_step(
+    step, mesh, config.train, least_memory=experiment.teacher is not None
+  )
 
   names = ['test', 'ema_test'] if experiment.average else ['test']
   score = make_scorer(

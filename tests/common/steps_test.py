@@ -157,7 +157,7 @@ def test_what_pmap_cannot_do():
 def test_a_mapped_step_goes_into_a_program_of_ones_own():
   """Though options of the compiler are for outermost programs only."""
   mesh = distributed.make_mesh(jax.devices()[:2])
-  mapped = steps.map_step(parts(AXIS), mesh)
+  mapped = steps.map_step(parts(AXIS), mesh, least_memory=True)
   state = distributed.place(first_state(), mesh)
   batch = distributed.shard_batch(make_batch(), mesh)
   once, _ = mapped(state, batch)
