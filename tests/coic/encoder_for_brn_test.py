@@ -10,6 +10,7 @@ from common import configuration
 CONFIG = 'configs/coic/encoder_for_brn.py'
 
 
+@pytest.mark.slow  # Compiles for half a minute.
 def test_two_steps_move_the_encoder_alone():
   config = configuration.load(f'{CONFIG}:smoke')
   parts = experiment.build(config)

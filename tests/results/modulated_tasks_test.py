@@ -22,6 +22,7 @@ def small():
   return network, jax.jit(network.init)(jax.random.key(0), image), image
 
 
+@pytest.mark.slow  # As below.
 def test_every_parameter_has_a_depth(small):
   network, variables, _ = small
   depths = network.depths(variables['params'])
@@ -29,6 +30,7 @@ def test_every_parameter_has_a_depth(small):
   assert {*jax.tree.leaves(depths['encoder'])} == {1}
 
 
+@pytest.mark.slow  # As below.
 def test_modulation_is_all_that_differs(small):
   network, variables, image = small
   plain = ModulatedBRN(features=4, modulated=False)
