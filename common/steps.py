@@ -203,6 +203,27 @@ def norms(state: TrainState, found: Found) -> Metrics:
   }
 
 
+def update_by(
+  tx: optax.GradientTransformation,
+) -> Callable[[TrainState, Found], tuple[TrainState, Metrics]]:
+  """The second half of a step that does nothing but take one of the optimiser.
+
+  Args:
+    tx: the optimiser.
+
+  Returns:
+    `(state, found) -> (state, metrics)`; the norms are of the gradients, and of
+    the parameters before the update.
+  """
+
+  def update(state: TrainState, found: Found) -> tuple[TrainState, Metrics]:
+    metrics = found.terms | norms(state, found)
+    new = state.apply_gradients(found.gradients, found.model_state, tx)
+    return new, metrics
+
+  return update
+
+
 def map_step(
   step: Callable[..., Any],
   mesh: Mesh,
@@ -275,8 +296,8 @@ class _LeastMemory:
 
   By default, XLA's CPU backend puts everything as early as it can, so that
   much may run at once: a teacher beside its student, whose activations are then
-  there together. Where there is one network, that order is the faster one, and
-  takes no more memory.
+  there together. For a step of one network, the default is the faster order,
+  and takes no more memory.
   """
 
   def __init__(self, function: Callable[..., Any], donate: tuple[int, ...]):

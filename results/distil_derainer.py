@@ -218,14 +218,7 @@ def make_step(
       loss_fn, state.params, state.model_state, batch, axis_name=axis_name
     )
 
-  def update(
-    state: TrainState, found: Found
-  ) -> tuple[TrainState, dict[str, Array]]:
-    metrics = found.terms | steps.norms(state, found)
-    new = state.apply_gradients(found.gradients, found.model_state, tx)
-    return new, metrics
-
-  return Step(find, update)
+  return Step(find, steps.update_by(tx))
 
 
 def first_state(

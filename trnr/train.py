@@ -166,13 +166,13 @@ def make_task_step(
   def update(
     state: TrainState, found: Found
   ) -> tuple[TrainState, dict[str, Array]]:
-    model_state, metrics = found.model_state, dict(found.terms)
     if 'attenuator' in state.params:
+      terms, model_state = dict(found.terms), found.model_state
       ring = model_state['attenuator']['factors']
-      ring = ring.at[state.step % len(ring)].set(metrics.pop('factors'))
+      ring = ring.at[state.step % len(ring)].set(terms.pop('factors'))
       model_state = {**model_state, 'attenuator': {'factors': ring}}
-    metrics |= steps.norms(state, found)
-    return state.apply_gradients(found.gradients, model_state, tx), metrics
+      found = Found(found.gradients, model_state, terms)
+    return steps.update_by(tx)(state, found)
 
   return Step(find, update)
 
@@ -242,14 +242,7 @@ def make_batch_step(
       axis_name=axis_name,
     )
 
-  def update(
-    state: TrainState, found: Found
-  ) -> tuple[TrainState, dict[str, Array]]:
-    metrics = found.terms | steps.norms(state, found)
-    new = state.apply_gradients(found.gradients, found.model_state, tx)
-    return new, metrics
-
-  return Step(find, update)
+  return Step(find, steps.update_by(tx))
 
 
 def _with_statistics(model_state: PyTree, batch_stats: PyTree) -> PyTree:
