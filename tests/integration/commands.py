@@ -45,7 +45,8 @@ def start(
   """
   variables = {
     **os.environ,
-    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+    'XLA_FLAGS': os.environ['XLA_FLAGS']
+    + f' --xla_force_host_platform_device_count={devices}',
     **(environment or {}),
   }
   command = (sys.executable, '-m', *command)

@@ -377,7 +377,7 @@ def test_sharded_optimiser_gathers_its_parameters_alone():
     ('rsd', {}),
     ('rsd', {'shard_optimizer': True}),
     ('rsd', {'parallelism': 'pmap'}),
-    ('brn', {}),
+    pytest.param('brn', {}, marks=pytest.mark.slow),
     ('msresnet', {}),
     ('msresnet', {'parallelism': 'pmap'}),
   ],

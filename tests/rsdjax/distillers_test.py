@@ -188,7 +188,9 @@ def test_each_method_trains_every_family(family, method):
   _train(family, method, 8)
 
 
-@pytest.mark.parametrize('parallelism', distributed.PARALLELISMS)
+@pytest.mark.parametrize(
+  'parallelism', ['shard_map', pytest.param('pmap', marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
   'method', [pytest.param('ofa', marks=pytest.mark.slow), 'crd', 'dist']
 )

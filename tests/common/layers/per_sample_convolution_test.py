@@ -40,16 +40,16 @@ def test_lowerings_agree_with_one_image_after_the_other(options):
   expected = jnp.stack(
     [convolution(x[i][None], kernels[i], **options)[0] for i in range(len(x))]
   )
-  (gradients, y), (other_gradients, other_y) = (
-    results(lowering) for lowering in ('unrolled', 'vmap')
-  )
+  gradients, y = results('unrolled')
   np.testing.assert_allclose(y, expected, atol=1e-5)
-  np.testing.assert_allclose(other_y, expected, atol=1e-5)
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
-    gradients,
-    other_gradients,
-  )
+  for lowering in ('loop', 'vmap'):
+    other_gradients, other_y = results(lowering)
+    np.testing.assert_allclose(other_y, expected, atol=1e-5)
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
+      gradients,
+      other_gradients,
+    )
 
 
 @pytest.mark.parametrize('few', [1, 2])
@@ -87,7 +87,7 @@ def test_transposed_lowerings_agree():
   options = {'strides': (2, 2), 'padding': ((0, 0), (0, 0))}
   found = [
     per_sample_transposed_convolution(x, kernels, lowering=lowering, **options)
-    for lowering in ('unrolled', 'vmap')
+    for lowering in ('unrolled', 'loop', 'vmap')
   ]
   # With stride and side 2, each pixel paints a block of its own.
   blocks = jnp.einsum('bhwc,bijfc->bhiwjf', x, kernels)
@@ -96,15 +96,18 @@ def test_transposed_lowerings_agree():
     np.testing.assert_allclose(y, expected, atol=1e-5)
 
 
-def test_kernels_on_each_device():
-  x, kernels = arrays((8, 5, 5, 2), (8, 3, 3, 2, 4))
+@pytest.mark.parametrize('lowering', ['unrolled', 'loop'])
+def test_kernels_on_each_device(lowering):
+  x, kernels = arrays((16, 5, 5, 2), (16, 3, 3, 2, 4))
   mesh = distributed.make_mesh()
   split = PartitionSpec('batch')
 
   def gradient(kernels, x):
-    return jax.grad(
-      lambda k: jnp.sin(per_sample_convolution(x, k, padding=1)).sum()
-    )(kernels)
+    def loss(kernels):
+      y = per_sample_convolution(x, kernels, padding=1, lowering=lowering)
+      return jnp.sin(y).sum()
+
+    return jax.grad(loss)(kernels)
 
   mapped = jax.shard_map(
     gradient, mesh=mesh, in_specs=(split, split), out_specs=split
@@ -112,6 +115,15 @@ def test_kernels_on_each_device():
   np.testing.assert_allclose(
     mapped(kernels, x), gradient(kernels, x), atol=1e-5
   )
+
+
+def test_program_of_a_large_batch_does_not_grow():
+  def lines(batch):
+    x, kernels = arrays((batch, 5, 5, 2), (batch, 3, 3, 2, 4))
+    convolve = jax.jit(lambda x, k: per_sample_convolution(x, k, padding=1))
+    return convolve.lower(x, kernels).as_text().count('\n')
+
+  assert lines(20) == lines(40)
 
 
 def test_errors_name_the_arguments():
