@@ -160,8 +160,9 @@ def _each(
   lowering: Lowering | None,
 ) -> Array:
   if lowering is None:
-    on_cpu = 'unrolled' if len(x) <= _MOST_UNROLLED else 'loop'
-    lowering = on_cpu if _on_cpu() else 'vmap'
+    lowering = 'vmap'
+    if _on_cpu():
+      lowering = 'unrolled' if len(x) <= _MOST_UNROLLED else 'loop'
   if lowering == 'vmap':
     return jax.vmap(function)(x[:, None], kernels)[:, 0]
   if lowering == 'loop':
