@@ -53,13 +53,16 @@ def _analyse(label: str, method: str, folder: str) -> Command:
   )
 
 
-def _sweep(name: str, values: tuple[str, ...]) -> tuple[Command, ...]:
+def _sweep(
+  name: str, values: tuple[str, ...], seeds: str
+) -> tuple[Command, ...]:
   return tuple(
     _compare(
       f'{name}_{value}',
       'rsd',
       _TEACHER,
       f'--config.distiller.rsd.{name}={value}',
+      seeds=seeds,
     )
     for value in values
   )
@@ -108,7 +111,7 @@ EXPERIMENTS = (
     title='RSD: does decorrelation help?',
     question='kappa weighs the off-diagonal terms; 0 leaves invariance alone.',
     protocol=_PROTOCOL,
-    commands=_sweep('kappa', _KAPPAS),
+    commands=_sweep('kappa', _KAPPAS, seeds='0,1,2'),
     metrics=METRICS,
     rows=(
       _SCRATCH,
@@ -124,7 +127,7 @@ EXPERIMENTS = (
     title='RSD: how sensitive is it to its weight?',
     question='lambda weighs RSD against the labels.',
     protocol=_PROTOCOL,
-    commands=_sweep('weight', _WEIGHTS),
+    commands=_sweep('weight', _WEIGHTS, seeds='0,1'),
     metrics=METRICS,
     rows=(
       _SCRATCH,
@@ -177,6 +180,7 @@ EXPERIMENTS = (
         'rsd',
         _TEACHER,
         f'--config.train.groups_per_device={groups}',
+        seeds='0,1',
       )
       for groups in (2, 4)
     ),
@@ -198,6 +202,7 @@ EXPERIMENTS = (
         'none,kd,ofa,rsd',
         _TEACHER,
         pair=f'resnet20->{name}_tiny_patch4_32',
+        seeds='0,1',
       )
       for name in ('mixer', 'resmlp')
     ),
