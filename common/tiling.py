@@ -229,7 +229,7 @@ def apply_in_tiles(
 
 
 def fitting_tile(
-  height: int, width: int, *, tile: int, multiple: int = 64
+  height: int, width: int, *, tile: int, multiple: int = 32
 ) -> tuple[int, int]:
   """Height and width of tiles for an image; all of a small one.
 

@@ -319,9 +319,10 @@ def test_bad_tiles_are_named():
 @pytest.mark.parametrize(
   'size, expected',
   [
-    ((321, 481), (384, 512)),  # As many pixels as three tiles.
-    ((150, 260), (192, 320)),
-    ((64, 1), (64, 64)),
+    ((321, 481), (352, 512)),
+    ((150, 260), (160, 288)),
+    ((384, 512), (384, 512)),  # As many pixels as three tiles.
+    ((64, 1), (64, 32)),
     ((385, 512), (256, 256)),
     ((3000, 4000), (256, 256)),
   ],
