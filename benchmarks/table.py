@@ -42,8 +42,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     share = row.get('share_of_peak')
     cells = (
       row['name'],
-      f'{row["ours_ms"]:,.4g}',
-      f'{row["peer_ms"]:,.4g}',
+      _milliseconds(row['ours_ms']),
+      _milliseconds(row['peer_ms']),
       f'{row["ratio"]:.2f}',
       f'{row["ratio_min"]:.2f}..{row["ratio_max"]:.2f}',
       f'{row["memory_ratio"]:.2f}',
@@ -51,6 +51,10 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     )
     lines.append('| ' + ' | '.join(cells) + ' |')
   return '\n'.join(lines)
+
+
+def _milliseconds(value: float) -> str:
+  return f'{value:,.0f}' if value >= 1000 else f'{value:.4g}'
 
 
 def with_table(page: str, made: str) -> str:
