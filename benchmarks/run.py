@@ -6,8 +6,9 @@
 
 Each case is a line: medians of both sides, the ratio within a round and its
 spread, the peak memory of each side in a process of its own, and for ours the
-time to compile and the share of the machine's matrix product. That process
-loads what the first has compiled, as all runs of a program but its first do.
+time to compile and the share of the machine's matrix product. The process that
+counts memory loads what the one that times has compiled, as all runs of a
+program but its first do.
 `python -m benchmarks.table` makes the table of the README from the files.
 """
 
@@ -101,7 +102,7 @@ def _start_up() -> None:
   x = torch.ones((64, 64), requires_grad=True)
   (x @ x).sum().backward()
   # Our side reads names and shapes of its weights off the other side's
-  # networks, for which PyTorch loads 120 MiB of modules.
+  # networks, for which PyTorch loads modules that its optimisers load too.
   with torch.device('meta'):
     torch.nn.init.trunc_normal_(torch.nn.Linear(64, 64).weight)
     torch.cartesian_prod(torch.arange(2), torch.arange(2))
@@ -152,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _keep_programs(cache: str) -> None:
-  """In a folder, for the processes that this one starts."""
+  """Compiled ones in a folder, also of processes that this one starts."""
   for option, value in (
     ('jax_compilation_cache_dir', cache),
     ('jax_persistent_cache_min_compile_time_secs', 0),

@@ -9,13 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from common import (
-  configuration,
-  distributed,
-  image_ops,
-  steps,
-  training_loop,
-)
+from common import configuration, distributed, image_ops, steps, training_loop
 from common.array_types import Array, ArrayLike, Batch, PyTree
 from common.checkpoints import export_model
 from common.steps import Found, Step

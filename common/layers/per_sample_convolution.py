@@ -43,7 +43,7 @@ def per_sample_convolution(
     lowering: 'vmap' is one grouped convolution, which CPUs are 30 times slower
       at (backward) than at 'unrolled', one convolution for each image. 'loop'
       is these one after the other in a program that does not grow with the
-      batch, up to a fifth slower backward, and holds less. None chooses by
+      batch, up to a third slower backward, and holds less. None chooses by
       platform and batch, and takes `grouped_products` for small groups on
       CPUs.
 
@@ -163,12 +163,11 @@ def _each(
     lowering = 'vmap'
     if _on_cpu():
       lowering = 'unrolled' if len(x) <= _MOST_UNROLLED else 'loop'
+  pairs = x[:, None], kernels
   if lowering == 'vmap':
-    return jax.vmap(function)(x[:, None], kernels)[:, 0]
+    return jax.vmap(function)(*pairs)[:, 0]
   if lowering == 'loop':
-    return jax.lax.map(lambda pair: function(*pair), (x[:, None], kernels))[
-      :, 0
-    ]
+    return jax.lax.map(lambda pair: function(*pair), pairs)[:, 0]
   return jnp.concatenate(
     [function(x[i : i + 1], kernels[i]) for i in range(len(x))]
   )

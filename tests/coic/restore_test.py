@@ -35,7 +35,12 @@ def test_tiles_are_the_whole_where_they_see_as_much(derainer, image):
 
 
 @pytest.mark.parametrize(
-  'shapes', [((70, 90), (1, 500), (300, 70)), ((33, 33), (48, 64), (64, 60))]
+  'shapes',
+  [
+    ((70, 90), (1, 500), (300, 70)),
+    ((33, 33), (48, 64), (64, 60)),
+    ((1, 1), (32, 32), (20, 3)),
+  ],
 )
 def test_few_programs_for_all_sizes(derainer, shapes):
   function = restore.make_restore(derainer, tile=48, overlap=32)
