@@ -327,7 +327,7 @@ def make_optimizer(
 
   clip = []
   if clip_norm:
-    limit = optax.clip_by_global_norm(clip_norm)
+    limit = optimizers.clip_by_global_norm(clip_norm)
     clip = [optax.masked(limit, {'network': True, 'encoder': False})]
   return optax.chain(
     *clip,

@@ -150,12 +150,42 @@ def make_optimizer(
   if name not in chains:
     raise ValueError(f'optimizer {name!r} must be one of {", ".join(chains)}')
   clips = [optax.clip(clip_value)] if clip_value else []
-  clips += [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+  clips += [clip_by_global_norm(clip_norm)] if clip_norm else []
   if callable(learning_rate):
     learning_rate = _computed_once(learning_rate)
   return optax.chain(
     *clips, *chains[name], optax.scale_by_learning_rate(learning_rate)
   )
+
+
+def global_norm(tree: PyTree) -> jax.Array:
+  """Root of the sum of the squares of all entries, a scalar.
+
+  Args:
+    tree: real arrays, at least one.
+  """
+  leaves = jax.tree.leaves(tree)
+  if jax.default_backend() == 'cpu':
+    # XLA's CPU backend compiles three kernels for the sum over a leaf.
+    leaves = [jnp.concatenate([x.ravel() for x in leaves])]
+  return jnp.sqrt(sum(jnp.square(x).sum() for x in leaves))
+
+
+def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
+  """Scales gradients by limit / (norm + 1e-6), if that is less than 1.
+
+  Args:
+    limit: of the norm of all gradients together.
+
+  Source: PyTorch's `clip_grad_norm_`; that of optax lacks the 1e-6.
+  """
+
+  def clip(gradients: PyTree, params: PyTree) -> PyTree:
+    del params
+    factor = jnp.minimum(limit / (global_norm(gradients) + 1e-6), 1.0)
+    return jax.tree.map(lambda x: x * factor, gradients)
+
+  return optax.stateless(clip)
 
 
 def _computed_once(schedule: optax.Schedule) -> optax.Schedule:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, PartitionSpec
 
-from common import distributed, train_state
+from common import distributed, optimizers, train_state
 from common.array_types import Array, PyTree
 from common.train_state import TrainState
 
@@ -198,8 +198,8 @@ def skip_non_finite(step: Step) -> Step:
 def norms(state: TrainState, found: Found) -> Metrics:
   """`gradient_norm` and `parameter_norm`, for the metrics of a step."""
   return {
-    'gradient_norm': optax.tree.norm(found.gradients),
-    'parameter_norm': optax.tree.norm(state.params),
+    'gradient_norm': optimizers.global_norm(found.gradients),
+    'parameter_norm': optimizers.global_norm(state.params),
   }
 
 

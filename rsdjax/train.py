@@ -15,6 +15,7 @@ from common import (
   configuration,
   distributed,
   image_ops,
+  layers,
   steps,
   train_state,
   training_loop,
@@ -95,9 +96,13 @@ def make_train_step(
     taught: PyTree,
     rngs: dict[str, Array],
   ) -> tuple[dict[str, Array], PyTree]:
+    images = image_ops.normalize(batch['image'], mean=mean, std=std)
+    if taught is not None:
+      # The teacher has let go of its arrays before the student takes any.
+      images = layers.after(images, taught['embedding'])
     output, student_state = student.apply(
       {'params': params['student'], **model_state['student']},
-      image_ops.normalize(batch['image'], mean=mean, std=std),
+      images,
       train=True,
       features=True,
       rngs={'dropout': rngs['dropout']},

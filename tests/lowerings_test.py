@@ -39,6 +39,18 @@ CASES = {
   'mobilenet': lambda: _classifier(
     'mobilenetv2_100', 32, groups=((1, 8, 1, 1), (6, 8, 2, 2))
   ),
+  'mixer': lambda: _classifier(
+    'mixer_tiny_patch4_32', 32, depth=1, width=24, image_size=32
+  ),
+  'resnet': lambda: _classifier('resnet18', 32, depths=(1, 1), width=8),
+  'swin': lambda: _classifier(
+    'swin_tiny_patch4_window7_224',
+    28,
+    depths=(1, 1),
+    heads=(1, 2),
+    width=8,
+    image_size=28,
+  ),
   'vit': lambda: _classifier(
     'vit_tiny_patch4_32', 32, depth=2, width=24, image_size=32
   ),

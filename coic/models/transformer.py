@@ -4,16 +4,13 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax.numpy as jnp
 
 from coic.modulation import ContextBranch, ModulatedConv
+from common import layers
 from common.array_types import Array
 
-# The variance in two passes: the fast one loses digits where the mean is large.
-LayerNorm = functools.partial(
-  nn.LayerNorm, epsilon=1e-5, use_fast_variance=False
-)
+LayerNorm = functools.partial(layers.LayerNorm, epsilon=1e-5)
 # A convolution that z does not reach, initialised like those that it does.
 PlainConv = functools.partial(ModulatedConv, embedding_features=None)
 

@@ -2,11 +2,14 @@
 
 from common.layers.attention import attend, SelfAttention
 from common.layers.batch_norm import BatchNorm
+from common.layers.dense import Dense
 from common.layers.dense_convolution import Conv, convolution
 from common.layers.drop_path import DropPath
 from common.layers.gelu import gelu
 from common.layers.initializers import fan_in_uniform, uniform_within
-from common.layers.materialized import materialized
+from common.layers.layer_norm import layer_norm, LayerNorm
+from common.layers.materialized import after, materialized
+from common.layers.max_pool import max_pool
 from common.layers.mlp import Mlp
 from common.layers.per_sample_convolution import (
   per_sample_convolution,
@@ -22,15 +25,20 @@ from common.layers.windows import (
 __all__ = [
   'BatchNorm',
   'Conv',
+  'Dense',
   'DropPath',
+  'LayerNorm',
   'Mlp',
   'SelfAttention',
+  'after',
   'attend',
   'convolution',
   'fan_in_uniform',
   'from_windows',
   'gelu',
+  'layer_norm',
   'materialized',
+  'max_pool',
   'per_sample_convolution',
   'per_sample_transposed_convolution',
   'relative_positions',

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from common.array_types import Array
+from common.layers.dense import Dense
 
 
 def attend(
@@ -34,8 +35,15 @@ def attend(
   )
   if bias is not None:
     scores += bias
-  weights = nn.softmax(scores).astype(value.dtype)
-  return jnp.moveaxis(weights @ value, -3, -2)
+  # Divided by their sum after the product: of all arrays of that many weights,
+  # the gradient needs this one.
+  largest = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
+  weights = jnp.exp(scores - largest)
+  mixed = jnp.matmul(
+    weights.astype(value.dtype), value, preferred_element_type=weights.dtype
+  )
+  mixed /= weights.sum(-1, keepdims=True)
+  return jnp.moveaxis(mixed.astype(value.dtype), -3, -2)
 
 
 class SelfAttention(nn.Module):
@@ -77,13 +85,16 @@ class SelfAttention(nn.Module):
         f'{self.num_heads} heads do not divide {features} features'
       )
 
-    def linear(features: int, name: str) -> nn.Dense:
-      return nn.Dense(
+    def linear(features: int, name: str) -> Dense:
+      return Dense(
         features, dtype=self.dtype, kernel_init=self.kernel_init, name=name
       )
 
-    heads = (3, self.num_heads, features // self.num_heads)
-    qkv = linear(3 * features, 'qkv')(x).reshape(*x.shape[:-1], *heads)
-    query, key, value = (qkv[..., i, :, :] for i in range(3))
+    heads = (*x.shape[:-1], self.num_heads, features // self.num_heads)
+    # The gradient of a split is one array, that of three slices a sum of three.
+    query, key, value = (
+      part.reshape(heads)
+      for part in jnp.split(linear(3 * features, 'qkv')(x), 3, axis=-1)
+    )
     mixed = attend(query, key, value, bias)
     return linear(features, 'project')(mixed.reshape(x.shape))

@@ -1,11 +1,14 @@
 """Batch normalisation whose running variance is the unbiased one."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from common import distributed
 from common.array_types import Array
+from common.layers.materialized import parameters_first
 
 
 class BatchNorm(nn.Module):
@@ -39,6 +42,7 @@ class BatchNorm(nn.Module):
     shape = x.shape[-1:]
     scale = self.param('scale', self.scale_init, shape)
     bias = self.param('bias', nn.initializers.zeros, shape)
+    x, scale, bias = parameters_first(x, scale, bias)
     running_mean = self.variable('batch_stats', 'mean', jnp.zeros, shape)
     running_variance = self.variable('batch_stats', 'var', jnp.ones, shape)
     if train:
@@ -50,20 +54,17 @@ class BatchNorm(nn.Module):
     else:
       mean, variance = running_mean.value, running_variance.value
     multiplier = scale * jax.lax.rsqrt(variance + self.epsilon)
-    normalised = (x - mean[(None,) * (x.ndim - 1)]) * multiplier[
-      (None,) * (x.ndim - 1)
-    ] + bias[(None,) * (x.ndim - 1)]
+    normalised = _of_few_arrays(_affine)(x, mean, multiplier, bias)
     return normalised.astype(self.dtype or x.dtype)
 
   def _batch_statistics(self, x: Array) -> tuple[Array, Array, Array]:
     """Mean, biased variance and the number of values they are taken over."""
-    axes = tuple(range(x.ndim - 1))
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     # Variables are initialised outside of any device axis.
     axis_name = None if self.is_initializing() else self.axis_name
-    mean = distributed.pmean(x.mean(axes), axis_name)
-    centred = x - jnp.expand_dims(mean, axes)
-    variance = distributed.pmean(jnp.square(centred).mean(axes), axis_name)
+    mean = distributed.pmean(x.mean(_axes(x)), axis_name)
+    squares = _of_few_arrays(_mean_square)(x, mean)
+    variance = distributed.pmean(squares, axis_name)
     count = distributed.psum(
       jnp.asarray(x.size / x.shape[-1], x.dtype), axis_name
     )
@@ -71,3 +72,60 @@ class BatchNorm(nn.Module):
 
   def _blend(self, old: Array, new: Array) -> Array:
     return self.momentum * old + (1 - self.momentum) * new
+
+
+def _affine(x: Array, mean: Array, multiplier: Array, bias: Array) -> Array:
+  return (x - _wide(mean, x)) * _wide(multiplier, x) + _wide(bias, x)
+
+
+def _affine_backward(
+  inputs: tuple[Array, ...], gradient: Array
+) -> tuple[Array, ...]:
+  x, mean, multiplier, _ = inputs
+  to_x = gradient * _wide(multiplier, x)
+  to_multiplier = gradient * x - gradient * _wide(mean, x)
+  return (
+    to_x.astype(x.dtype),
+    -to_x.sum(_axes(x)),
+    to_multiplier.sum(_axes(x)),
+    gradient.sum(_axes(x)),
+  )
+
+
+def _mean_square(x: Array, mean: Array) -> Array:
+  return jnp.square(x - _wide(mean, x)).mean(_axes(x))
+
+
+def _mean_square_backward(
+  inputs: tuple[Array, ...], gradient: Array
+) -> tuple[Array, ...]:
+  x, mean = inputs
+  factor = 2 * gradient * (gradient.size / x.size)
+  to_x = x * _wide(factor, x) - _wide(mean * factor, x)
+  return to_x, -to_x.sum(_axes(x))
+
+
+def _of_few_arrays(function: Callable[..., Array]) -> Callable[..., Array]:
+  """The same, with a gradient of nothing but its arguments; on CPUs.
+
+  What the derivative needs besides, x - mean, is written in another way there:
+  XLA's CPU backend would find it in the forward pass, and keep it from there.
+  """
+  if jax.default_backend() != 'cpu':
+    return function
+  closed = jax.custom_vjp(function)
+  closed.defvjp(
+    lambda *inputs: (function(*inputs), inputs), _BACKWARD[function]
+  )
+  return lambda *inputs: closed(*distributed.varying_like(inputs, inputs))
+
+
+_BACKWARD = {_affine: _affine_backward, _mean_square: _mean_square_backward}
+
+
+def _wide(x: Array, like: Array) -> Array:
+  return x[(None,) * (like.ndim - 1)]
+
+
+def _axes(x: Array) -> tuple[int, ...]:
+  return tuple(range(x.ndim - 1))

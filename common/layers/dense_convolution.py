@@ -19,6 +19,7 @@ from common.layers.depthwise_convolution import (
   Padding,
   Pair,
 )
+from common.layers.materialized import materialized, parameters_first
 
 
 def convolution(
@@ -166,7 +167,8 @@ def _backward(
     )
     for start in range(0, len(x), part)
   ]
-  kernel_gradient = functools.reduce(jnp.add, parts)
+  # Added up at once, not when all the gradients are there.
+  kernel_gradient = materialized(functools.reduce(jnp.add, parts))
   return x_gradient, kernel_gradient.transpose(1, 2, 0, 3)
 
 
@@ -212,6 +214,7 @@ class Conv(nn.Module):
     if self.use_bias:
       bias = self.param('bias', self.bias_init, (self.features,))
     x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+    x, kernel, bias = parameters_first(x, kernel, bias)
     x = convolution(
       x,
       kernel,

@@ -32,9 +32,10 @@ def _gelu_jvp(
   primals: tuple[Array], tangents: tuple[Array]
 ) -> tuple[Array, Array]:
   (x,), (tangent,) = primals, tangents
-  distribution = _distribution(x)
   density = jnp.exp(-0.5 * jnp.square(x)) / math.sqrt(2 * math.pi)
-  return x * distribution, (distribution + x * density) * tangent
+  # Not `_distribution(x)`, which the compiler would keep for this, beside x.
+  derivative = 1 - _distribution(-x) + x * density
+  return gelu(x), derivative * tangent
 
 
 def _distribution(x: Array) -> Array:

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 
 from common.array_types import Array
+from common.layers.dense import Dense
 from common.layers.gelu import gelu
 
 
@@ -26,8 +27,8 @@ class Mlp(nn.Module):
   def __call__(self, x: Array) -> Array:
     """Maps [..., features] to [..., features]."""
 
-    def linear(features: int, name: str) -> nn.Dense:
-      return nn.Dense(
+    def linear(features: int, name: str) -> Dense:
+      return Dense(
         features,
         dtype=self.dtype,
         kernel_init=self.kernel_init,

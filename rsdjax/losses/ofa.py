@@ -234,7 +234,9 @@ class _PatchMerging(nn.Module):
   def __call__(self, patches: Array) -> Array:
     # Within a square the rows change fastest, as in Swin.
     squares = _grids.to_blocks(patches, 2).swapaxes(2, 3)
-    x = _layer_norm('norm', self.dtype)(squares.reshape(*squares.shape[:2], -1))
+    x = layers.LayerNorm(1e-5, self.dtype, name='norm')(
+      squares.reshape(*squares.shape[:2], -1)
+    )
     x = nn.Dense(
       self.features,
       use_bias=False,
@@ -252,9 +254,9 @@ class _TransformerBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    x += self._attention(_layer_norm('norm0', self.dtype)(x))
+    x += self._attention(layers.LayerNorm(1e-5, self.dtype, name='norm0')(x))
     mlp = layers.Mlp(4 * x.shape[-1], dtype=self.dtype, name='mlp')
-    return x + mlp(_layer_norm('norm1', self.dtype)(x))
+    return x + mlp(layers.LayerNorm(1e-5, self.dtype, name='norm1')(x))
 
   def _attention(self, x: Array) -> Array:
     linear = functools.partial(
@@ -267,12 +269,6 @@ class _TransformerBlock(nn.Module):
     qkv = qkv.reshape(*x.shape[:2], 3, heads, width // heads)
     mixed = jax.nn.dot_product_attention(*jnp.moveaxis(qkv, 2, 0))
     return linear(width, name='project')(mixed.reshape(x.shape))
-
-
-def _layer_norm(name: str, dtype: jax.typing.DTypeLike | None) -> nn.LayerNorm:
-  return nn.LayerNorm(
-    epsilon=1e-5, use_fast_variance=False, dtype=dtype, name=name
-  )
 
 
 def _classifier(

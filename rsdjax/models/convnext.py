@@ -6,9 +6,8 @@ import flax.linen as nn
 import jax
 
 from common.array_types import Array, at_least_float32
-from common.layers import Conv, DropPath, materialized, Mlp
+from common.layers import Conv, DropPath, LayerNorm, materialized, Mlp
 from rsdjax.models.network import (
-  LayerNorm,
   linear_ramp,
   Network,
   Outputs,

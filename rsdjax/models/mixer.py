@@ -8,9 +8,8 @@ import flax.linen as nn
 import jax
 
 from common.array_types import Array, at_least_float32
-from common.layers import DropPath, materialized, Mlp
+from common.layers import DropPath, LayerNorm, materialized, Mlp
 from rsdjax.models.network import (
-  LayerNorm,
   Network,
   Outputs,
   outputs,

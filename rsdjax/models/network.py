@@ -1,6 +1,5 @@
 """What the classification networks have in common."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -11,11 +10,6 @@ from common.array_types import Array, require_floating, require_rank
 
 Outputs = dict[str, Any]
 Block = TypeVar('Block', bound=Callable[..., nn.Module])
-
-# The variance in two passes: the fast one loses digits where the mean is large.
-LayerNorm = functools.partial(
-  nn.LayerNorm, epsilon=1e-6, use_fast_variance=False
-)
 
 
 class Network(nn.Module):

@@ -12,6 +12,7 @@ from common.layers import (
   DropPath,
   fan_in_uniform,
   materialized,
+  max_pool,
   uniform_within,
 )
 from rsdjax.models.network import linear_ramp, Network, Outputs, outputs
@@ -145,4 +146,4 @@ class ResNet(Network):
     x = nn.relu(norm(x, train=train))
     if self.small_stem:
       return x
-    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    return max_pool(x, window=3, strides=2, padding=1)

@@ -11,6 +11,7 @@ from common.array_types import Array, at_least_float32
 from common.layers import (
   DropPath,
   from_windows,
+  LayerNorm,
   materialized,
   Mlp,
   relative_positions,
@@ -18,7 +19,6 @@ from common.layers import (
   to_windows,
 )
 from rsdjax.models.network import (
-  LayerNorm,
   linear_ramp,
   Network,
   Outputs,

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from common.array_types import Array, at_least_float32
-from common.layers import DropPath, materialized, Mlp, SelfAttention
+from common.layers import DropPath, LayerNorm, materialized, Mlp, SelfAttention
 from rsdjax.models.network import (
-  LayerNorm,
   linear_ramp,
   Network,
   Outputs,

@@ -200,3 +200,20 @@ def test_weight_decay_mask_goes_by_name():
 def test_wrong_values_are_named(call, message):
   with pytest.raises(ValueError, match=message):
     call()
+
+
+def test_global_norm_and_its_limit():
+  tree = {'a': jnp.array([[3.0, 0.0]]), 'b': jnp.array(-4.0)}
+  np.testing.assert_allclose(optimizers.global_norm(tree), 5.0, rtol=1e-6)
+  for limit, factor in ((1.0, 1 / (5 + 1e-6)), (5.1, 1.0)):
+    clip = optimizers.clip_by_global_norm(limit)
+    clipped, _ = clip.update(tree, clip.init(tree))
+    np.testing.assert_allclose(clipped['a'], [[3 * factor, 0]], rtol=1e-6)
+    np.testing.assert_allclose(clipped['b'], -4 * factor, rtol=1e-6)
+
+
+def test_global_norm_is_the_same_in_both_forms(monkeypatch):
+  tree = [jax.random.normal(jax.random.key(0), (3, 4)), jnp.ones(7)]
+  found = optimizers.global_norm(tree)
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
+  np.testing.assert_allclose(found, optimizers.global_norm(tree), rtol=1e-6)

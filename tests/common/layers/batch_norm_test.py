@@ -74,3 +74,50 @@ def test_statistics_over_devices_are_those_of_the_whole_batch(x):
   ):
     for device in ours:
       np.testing.assert_allclose(device, theirs, rtol=1e-5)
+
+
+def test_derivatives_are_those_of_the_definition(x):
+  scale, bias, target = np.random.default_rng(1).normal(size=(3, 5))
+  weights = np.random.default_rng(2).normal(size=x.shape)
+
+  def by_layer(x, scale, bias):
+    y, state = BatchNorm().apply(
+      {
+        'params': {'scale': scale, 'bias': bias},
+        'batch_stats': {'mean': jnp.zeros(5), 'var': jnp.zeros(5)},
+      },
+      x,
+      train=True,
+      mutable=['batch_stats'],
+    )
+    stats = state['batch_stats']
+    return y, 10 * stats['mean'], 10 * stats['var']
+
+  def by_definition(x, scale, bias):
+    centred = x - x.mean((0, 1), keepdims=True)
+    variance = jnp.square(centred).mean((0, 1), keepdims=True)
+    y = centred / jnp.sqrt(variance + 1e-5) * scale[None, None]
+    y += bias[None, None]
+    return y, x.mean((0, 1)), variance[0, 0] * 24 / 23
+
+  def found(function):
+    def loss(*inputs):
+      y, mean, variance = function(*inputs)
+      y = jnp.sin(y * weights).sum()
+      return y + (target * mean).sum() + jnp.square(variance).sum()
+
+    first = jax.grad(loss, (0, 1, 2))
+
+    def size(*inputs):
+      return sum(jnp.square(g).sum() for g in first(*inputs))
+
+    inputs = jnp.asarray(x), jnp.asarray(scale), jnp.asarray(bias)
+    return first(*inputs), jax.grad(size, (0, 1, 2))(*inputs)
+
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(
+      a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max()
+    ),
+    jax.jit(lambda: found(by_layer))(),
+    jax.jit(lambda: found(by_definition))(),
+  )

@@ -6,6 +6,7 @@ from jax.sharding import PartitionSpec
 
 from common import distributed
 from common.layers import materialized
+from common.layers.materialized import after, parameters_first
 
 
 def chain(x, between):
@@ -64,3 +65,49 @@ def test_the_compiler_leaves_it_there():
   # Three ways there, and three back, the last of which nobody adds to.
   assert compiled.as_text().count(' conditional(') >= 5
   assert jax.jit(materialized)(jnp.zeros((0, 3))).shape == (0, 3)
+
+
+@pytest.mark.parametrize('first', [0.5, np.inf, np.nan])
+def test_waiting_changes_nothing(first):
+  x = jnp.arange(6.0)
+  found = jax.jit(after)(x, jnp.full((2, 2), first), jnp.zeros(3))
+  np.testing.assert_array_equal(found, x)
+
+
+def deep(params, x, between):
+  for kernel in params:
+    x, kernel = between(x, kernel)
+    x = jnp.tanh(x @ kernel)
+  return jnp.square(x).sum()
+
+
+def test_order_of_gradients_changes_no_gradient():
+  params = [*jax.random.normal(jax.random.key(0), (3, 4, 4))]
+  x = jax.random.normal(jax.random.key(1), (5, 4))
+
+  def found(between):
+    gradient = jax.grad(lambda p, x: deep(p, x, between), (0, 1))
+
+    def size(params, x):
+      return sum(
+        jnp.square(g).sum() for g in jax.tree.leaves(gradient(params, x))
+      )
+
+    mapped = jax.shard_map(
+      lambda p, x: gradient(p, x)[0],
+      mesh=distributed.make_mesh(jax.devices()[:5]),
+      in_specs=(PartitionSpec(), PartitionSpec('batch')),
+      out_specs=PartitionSpec(),
+    )
+    return (
+      gradient(params, x),
+      jax.grad(size, (0, 1))(params, x),
+      mapped(params, x),
+    )
+
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+    jax.jit(lambda: found(parameters_first))(),
+    jax.jit(lambda: found(lambda *arrays: arrays))(),
+  )
+  assert parameters_first(x, params[0], None)[2] is None
