@@ -45,11 +45,12 @@ CASES = {
   'resnet': lambda: _classifier('resnet18', 32, depths=(1, 1), width=8),
   'swin': lambda: _classifier(
     'swin_tiny_patch4_window7_224',
-    28,
+    32,
     depths=(1, 1),
-    heads=(1, 2),
+    num_heads=(1, 2),
     width=8,
-    image_size=28,
+    window_size=4,
+    image_size=32,
   ),
   'vit': lambda: _classifier(
     'vit_tiny_patch4_32', 32, depth=2, width=24, image_size=32
