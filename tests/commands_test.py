@@ -1,6 +1,5 @@
 """What every command has in common: help with an example, and Ctrl-C."""
 
-import concurrent.futures
 import os
 import pathlib
 import re
@@ -29,34 +28,48 @@ def _commands():
   ]
 
 
-def _run(*command):
-  return subprocess.run(
-    [sys.executable, '-m', *command],
+# Each in a fork of one process, which has imported what most of them import.
+_IN_FORKS = """
+import os, runpy, sys
+import common.commands, common.training_loop
+folder, *names = sys.argv[1:]
+for name in names:
+  if not os.fork():
+    output = os.open(os.path.join(folder, name), os.O_CREAT | os.O_WRONLY)
+    os.dup2(output, 1), os.dup2(output, 2)
+    sys.argv = [name, '--help']
+    runpy.run_module(name, run_name='__main__', alter_sys=True)
+    sys.exit()
+  print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+@pytest.fixture(scope='module')
+def helps(tmp_path_factory):
+  """Exit code of each command with `--help`, and what it says."""
+  folder, names = tmp_path_factory.mktemp('helps'), _commands()
+  codes = subprocess.run(
+    [sys.executable, '-c', _IN_FORKS, folder, *names],
     cwd=ROOT,
     env=os.environ | {'JAX_PLATFORMS': 'cpu'},
     capture_output=True,
     text=True,
-    timeout=120,
-    check=False,
-  )
-
-
-@pytest.fixture(scope='module')
-def helps():
-  """What each command says to `--help`."""
-  with concurrent.futures.ThreadPoolExecutor(2) as pool:
-    names = _commands()
-    outcomes = pool.map(lambda name: _run(name, '--help'), names)
-    return dict(zip(names, outcomes, strict=True))
+    timeout=300,
+    check=True,
+  ).stdout.split()
+  return {
+    name: (int(code), (folder / name).read_text())
+    for name, code in zip(names, codes, strict=True)
+  }
 
 
 @pytest.mark.parametrize('name', _commands())
 def test_help(helps, name):
-  outcome = helps[name]
-  assert outcome.returncode == 0, outcome.stderr
-  assert re.search(rf'python -m {re.escape(name)}\b', outcome.stdout)
-  if '--config' in outcome.stdout:
-    assert '--config.FIELD=VALUE' in outcome.stdout or 'usage' in outcome.stdout
+  code, text = helps[name]
+  assert code == 0, text
+  assert re.search(rf'python -m {re.escape(name)}\b', text)
+  if '--config' in text:
+    assert '--config.FIELD=VALUE' in text or 'usage' in text
 
 
 def test_ctrl_c_leaves_no_half_written_file(tmp_path):
