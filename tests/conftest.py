@@ -1,5 +1,6 @@
 """Eight simulated devices, strict ranks, and the stored reference numbers."""
 
+import gc
 import os
 import pathlib
 from collections.abc import Callable
@@ -19,6 +20,9 @@ import jax
 import numpy as np
 import pytest
 
+# Programs that JAX keeps are millions of objects: most passes over them are left
+# out.
+gc.set_threshold(50_000, 20, 100)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_default_matmul_precision', 'highest')
 
