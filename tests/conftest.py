@@ -20,8 +20,7 @@ import jax
 import numpy as np
 import pytest
 
-# Programs that JAX keeps are millions of objects: most passes over them are left
-# out.
+# Programs that JAX keeps are millions of objects: seldom look them all over.
 gc.set_threshold(50_000, 20, 100)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_default_matmul_precision', 'highest')
