@@ -295,9 +295,8 @@ class _LeastMemory:
   """A jitted step for CPUs, in the order that holds the least at a time.
 
   By default, XLA's CPU backend puts everything as early as it can, so that
-  much may run at once: a teacher beside its student, whose activations are then
-  there together. For a step of one network, the default is the faster order,
-  and takes no more memory.
+  much may run at once, and what it gives is there together. For a step of one
+  network, the default is the faster order, and takes no more memory.
   """
 
   def __init__(self, function: Callable[..., Any], donate: tuple[int, ...]):

@@ -54,7 +54,9 @@ class BatchNorm(nn.Module):
     else:
       mean, variance = running_mean.value, running_variance.value
     multiplier = scale * jax.lax.rsqrt(variance + self.epsilon)
-    normalised = _of_few_arrays(_affine)(x, mean, multiplier, bias)
+    normalised = _of_few_arrays(_affine, _affine_backward)(
+      x, mean, multiplier, bias
+    )
     return normalised.astype(self.dtype or x.dtype)
 
   def _batch_statistics(self, x: Array) -> tuple[Array, Array, Array]:
@@ -63,7 +65,7 @@ class BatchNorm(nn.Module):
     # Variables are initialised outside of any device axis.
     axis_name = None if self.is_initializing() else self.axis_name
     mean = distributed.pmean(x.mean(_axes(x)), axis_name)
-    squares = _of_few_arrays(_mean_square)(x, mean)
+    squares = _of_few_arrays(_mean_square, _mean_square_backward)(x, mean)
     variance = distributed.pmean(squares, axis_name)
     count = distributed.psum(
       jnp.asarray(x.size / x.shape[-1], x.dtype), axis_name
@@ -105,7 +107,9 @@ def _mean_square_backward(
   return to_x, -to_x.sum(_axes(x))
 
 
-def _of_few_arrays(function: Callable[..., Array]) -> Callable[..., Array]:
+def _of_few_arrays(
+  function: Callable[..., Array], backward: Callable[..., tuple[Array, ...]]
+) -> Callable[..., Array]:
   """The same, with a gradient of nothing but its arguments; on CPUs.
 
   What the derivative needs besides, x - mean, is written in another way there:
@@ -114,13 +118,8 @@ def _of_few_arrays(function: Callable[..., Array]) -> Callable[..., Array]:
   if jax.default_backend() != 'cpu':
     return function
   closed = jax.custom_vjp(function)
-  closed.defvjp(
-    lambda *inputs: (function(*inputs), inputs), _BACKWARD[function]
-  )
+  closed.defvjp(lambda *inputs: (function(*inputs), inputs), backward)
   return lambda *inputs: closed(*distributed.varying_like(inputs, inputs))
-
-
-_BACKWARD = {_affine: _affine_backward, _mean_square: _mean_square_backward}
 
 
 def _wide(x: Array, like: Array) -> Array:
