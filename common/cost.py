@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.extend
+from jax.interpreters import partial_eval
 
 
 def multiply_adds(
@@ -14,7 +15,8 @@ def multiply_adds(
   """Multiply-adds of convolutions and matrix products, which the field counts.
 
   Convolutions count with their padding. The body of a scan counts as often as
-  it runs; that of a loop without a known end counts once.
+  it runs; that of a loop without a known end counts once. What no result
+  follows from does not count.
 
   Args:
     function: a function of arrays.
@@ -22,7 +24,9 @@ def multiply_adds(
     repeat_loops: False counts all bodies once, as XLA's own analysis of a
       compiled program does.
   """
-  return _count(jax.make_jaxpr(function)(*arguments).jaxpr, repeat_loops)
+  jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
+  jaxpr, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+  return _count(jaxpr, repeat_loops)
 
 
 def _count(jaxpr: Any, repeat_loops: bool) -> int:
@@ -39,7 +43,7 @@ def _count(jaxpr: Any, repeat_loops: bool) -> int:
     elif equation.params.get('name') == 'depthwise_products':
       per_output = math.prod(equation.invars[1].aval.shape[-3:-1])
     elif equation.params.get('name') == 'depthwise_kernel_gradient':
-      gradient, kernel = (x.aval for x in equation.invars[:2])
+      gradient, kernel = equation.invars[0].aval, equation.outvars[0].aval
       total += gradient.size * math.prod(kernel.shape[-3:-1])
       continue
     else:

@@ -1,11 +1,14 @@
 """Multi-head self-attention."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from common.array_types import Array
-from common.layers.dense import Dense
+from common.layers.dense import Dense, shape_of
 
 
 def attend(
@@ -65,11 +68,11 @@ class SelfAttention(nn.Module):
   kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
 
   @nn.compact
-  def __call__(self, x: Array, bias: Array | None = None) -> Array:
+  def __call__(self, x: Array | Partial, bias: Array | None = None) -> Array:
     """Mixes tokens.
 
     Args:
-      x: tokens, float [..., tokens, features].
+      x: tokens, float [..., tokens, features], as `Dense` takes them.
       bias: added to the scores, broadcastable to
         [..., heads, tokens, tokens] and of as many axes.
 
@@ -79,22 +82,22 @@ class SelfAttention(nn.Module):
     Raises:
       ValueError: the heads do not divide the features.
     """
-    features = x.shape[-1]
+    *grid, features = shape = shape_of(x)
     if features % self.num_heads:
       raise ValueError(
         f'{self.num_heads} heads do not divide {features} features'
       )
 
-    def linear(features: int, name: str) -> Dense:
-      return Dense(
-        features, dtype=self.dtype, kernel_init=self.kernel_init, name=name
-      )
+    def mix(together: Array, bias: Array | None) -> Array:
+      heads = (*grid, self.num_heads, features // self.num_heads)
+      # The gradient of a split is one array, that of three slices a sum of
+      # three.
+      parts = jnp.split(together, 3, axis=-1)
+      query, key, value = (part.reshape(heads) for part in parts)
+      return attend(query, key, value, bias).reshape(shape)
 
-    heads = (*x.shape[:-1], self.num_heads, features // self.num_heads)
-    # The gradient of a split is one array, that of three slices a sum of three.
-    query, key, value = (
-      part.reshape(heads)
-      for part in jnp.split(linear(3 * features, 'qkv')(x), 3, axis=-1)
+    linear = functools.partial(
+      Dense, dtype=self.dtype, kernel_init=self.kernel_init
     )
-    mixed = attend(query, key, value, bias)
-    return linear(features, 'project')(mixed.reshape(x.shape))
+    together = linear(3 * features, name='qkv')(x)
+    return linear(features, name='project')(Partial(mix, together, bias))

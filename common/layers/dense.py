@@ -3,9 +3,15 @@
 import flax.linen as nn
 import jax
 from flax.linen.dtypes import promote_dtype
+from jax.tree_util import Partial
 
 from common.array_types import Array
-from common.layers.materialized import parameters_first
+from common.layers.materialized import parameters_first, recomputed
+
+
+def shape_of(x: Array | Partial) -> tuple[int, ...]:
+  """Of an array, or of what a function makes of arrays."""
+  return (jax.eval_shape(x) if isinstance(x, Partial) else x).shape
 
 
 class Dense(nn.Module):
@@ -24,11 +30,32 @@ class Dense(nn.Module):
   bias_init: nn.initializers.Initializer = nn.initializers.zeros
 
   @nn.compact
-  def __call__(self, x: Array) -> Array:
-    """Maps [..., channels] to [..., features]."""
-    shape = x.shape[-1], self.features
+  def __call__(self, x: Array | Partial) -> Array:
+    """Maps [..., channels] to [..., features].
+
+    Args:
+      x: float array, or a function of arrays that returns one. Of a function,
+        the gradient on CPUs keeps the arrays, and computes it anew; see
+        `recomputed` for what it may be.
+
+    Returns:
+      Float array.
+    """
+    shape = shape_of(x)[-1], self.features
     kernel = self.param('kernel', self.kernel_init, shape)
     bias = self.param('bias', self.bias_init, shape[1:])
+    if not isinstance(x, Partial):
+      return self._linear(x, kernel, bias)
+    arrays, structure = jax.tree.flatten(x)
+
+    def linear(*arrays: Array) -> Array:
+      *arrays_of_x, kernel, bias = arrays
+      x = jax.tree.unflatten(structure, arrays_of_x)
+      return self._linear(x(), kernel, bias)
+
+    return recomputed(linear, *arrays, kernel, bias)
+
+  def _linear(self, x: Array, kernel: Array, bias: Array) -> Array:
     x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
     x, kernel, bias = parameters_first(x, kernel, bias)
     return x @ kernel + bias[(None,) * (x.ndim - 1)]

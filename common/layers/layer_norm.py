@@ -5,6 +5,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from common import distributed
 from common.array_types import Array
@@ -98,11 +99,18 @@ class LayerNorm(nn.Module):
   epsilon: float = 1e-6
   dtype: jax.typing.DTypeLike | None = None
 
-  @nn.compact
   def __call__(self, x: Array) -> Array:
     """Normalises [..., channels] over the channels."""
+    return self.deferred(x)()
+
+  @nn.compact
+  def deferred(self, x: Array) -> Partial:
+    """The same as a function of arrays, which `Dense` takes for x."""
     scale = self.param('scale', nn.initializers.ones, x.shape[-1:])
     bias = self.param('bias', nn.initializers.zeros, x.shape[-1:])
     dtype = self.dtype or jnp.promote_types(x.dtype, scale.dtype)
-    x, scale, bias = parameters_first(x, scale, bias)
-    return layer_norm(x, scale, bias, epsilon=self.epsilon).astype(dtype)
+
+    def normalise(x: Array, scale: Array, bias: Array) -> Array:
+      return layer_norm(x, scale, bias, epsilon=self.epsilon).astype(dtype)
+
+    return Partial(normalise, *parameters_first(x, scale, bias))

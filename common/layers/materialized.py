@@ -1,6 +1,7 @@
 """How often, and in which order, XLA's CPU backend computes arrays."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -87,6 +88,49 @@ def _in_order_backward(
 
 
 _in_order.defvjp(_in_order_forward, _in_order_backward)
+
+
+def recomputed(function: Callable[..., Array], *arrays: Array | None) -> Array:
+  """The function of the arrays; on CPUs, its gradient keeps only them.
+
+  What the function computes on the way is computed anew. `jax.checkpoint` would
+  be to no purpose: XLA's CPU backend merges the second computation with the
+  first. There is no derivative of forward mode on CPUs.
+
+  Args:
+    function: pure; all that it computes follows from its first argument.
+    *arrays: float arrays, the first neither empty nor None.
+
+  Returns:
+    function(*arrays).
+  """
+  if jax.default_backend() != 'cpu':
+    return function(*arrays)
+  return _recomputed(function, distributed.varying_like(arrays, arrays))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _recomputed(
+  function: Callable[..., Array], arrays: tuple[Any, ...]
+) -> Array:
+  return function(*arrays)
+
+
+def _recomputed_forward(
+  function: Callable[..., Array], arrays: tuple[Any, ...]
+) -> tuple[Array, tuple[Any, ...]]:
+  return function(*arrays), arrays
+
+
+def _recomputed_backward(
+  function: Callable[..., Array], arrays: tuple[Any, ...], gradient: Array
+) -> tuple[tuple[Any, ...]]:
+  first, *others = arrays
+  _, transposed = jax.vjp(function, after(first, gradient), *others)
+  return (transposed(gradient),)
+
+
+_recomputed.defvjp(_recomputed_forward, _recomputed_backward)
 
 
 def _never(x: Array) -> Array:

@@ -1,10 +1,13 @@
 """The two-layer perceptron of transformers and mixers."""
 
+import functools
+
 import flax.linen as nn
 import jax
+from jax.tree_util import Partial
 
 from common.array_types import Array
-from common.layers.dense import Dense
+from common.layers.dense import Dense, shape_of
 from common.layers.gelu import gelu
 
 
@@ -24,18 +27,13 @@ class Mlp(nn.Module):
   bias_init: nn.initializers.Initializer = nn.initializers.zeros
 
   @nn.compact
-  def __call__(self, x: Array) -> Array:
-    """Maps [..., features] to [..., features]."""
-
-    def linear(features: int, name: str) -> Dense:
-      return Dense(
-        features,
-        dtype=self.dtype,
-        kernel_init=self.kernel_init,
-        bias_init=self.bias_init,
-        name=name,
-      )
-
-    hidden = linear(self.hidden_features, 'expand')(x)
-    hidden = gelu(hidden)
-    return linear(x.shape[-1], 'project')(hidden)
+  def __call__(self, x: Array | Partial) -> Array:
+    """Maps [..., features], as `Dense` takes it, to [..., features]."""
+    linear = functools.partial(
+      Dense,
+      dtype=self.dtype,
+      kernel_init=self.kernel_init,
+      bias_init=self.bias_init,
+    )
+    hidden = linear(self.hidden_features, name='expand')(x)
+    return linear(shape_of(x)[-1], name='project')(Partial(gelu, hidden))

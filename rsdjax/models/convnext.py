@@ -42,8 +42,8 @@ class ConvNeXtBlock(nn.Module):
       kernel_init=_normal,
       name='depthwise_conv',
     )(x)
-    branch = LayerNorm(dtype=self.dtype, name='norm')(branch)
-    branch = Mlp(4 * channels, self.dtype, name='mlp')(branch)
+    normed = LayerNorm(dtype=self.dtype, name='norm').deferred(branch)
+    branch = Mlp(4 * channels, self.dtype, name='mlp')(normed)
     scale = self.param(
       'layer_scale', nn.initializers.constant(1e-6), (channels,)
     )

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import flax.linen as nn
 import jax
+from jax.tree_util import Partial
 
 from common.array_types import Array, at_least_float32
 from common.layers import DropPath, LayerNorm, materialized, Mlp
@@ -40,11 +41,12 @@ class MixerBlock(nn.Module):
     """Maps tokens [b, n, d] to [b, n, d]."""
     width = x.shape[-1]
     drop_path = DropPath(self.drop_path_rate)
-    branch = LayerNorm(dtype=self.dtype, name='norm1')(x).swapaxes(1, 2)
-    branch = _Mlp(width // 2, self.dtype, name='mlp_tokens')(branch)
+    normed = LayerNorm(dtype=self.dtype, name='norm1').deferred(x)
+    turned = Partial(lambda normed: normed().swapaxes(1, 2), normed)
+    branch = _Mlp(width // 2, self.dtype, name='mlp_tokens')(turned)
     x = materialized(x + drop_path(branch.swapaxes(1, 2), train=train))
-    branch = LayerNorm(dtype=self.dtype, name='norm2')(x)
-    branch = _Mlp(4 * width, self.dtype, name='mlp_channels')(branch)
+    normed = LayerNorm(dtype=self.dtype, name='norm2').deferred(x)
+    branch = _Mlp(4 * width, self.dtype, name='mlp_channels')(normed)
     return materialized(x + drop_path(branch, train=train))
 
 

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from common.array_types import Array, at_least_float32
 from common.layers import (
@@ -53,16 +54,20 @@ class SwinBlock(nn.Module):
     """Maps a grid [b, h, w, c] to [b, h, w, c]."""
     grid = x.shape
     drop_path = DropPath(self.drop_path_rate)
-    branch = _LayerNorm(dtype=self.dtype, name='norm1')(x)
-    branch = jnp.roll(branch, (-self.shift, -self.shift), (1, 2))
+
+    def windows(normed: Partial) -> Array:
+      shifted = jnp.roll(normed(), (-self.shift, -self.shift), (1, 2))
+      return to_windows(shifted, self.window_size)
+
+    normed = _LayerNorm(dtype=self.dtype, name='norm1').deferred(x)
     branch = SelfAttention(self.num_heads, self.dtype, name='attention')(
-      to_windows(branch, self.window_size), self._bias(grid[1], grid[2])
+      Partial(windows, normed), self._bias(grid[1], grid[2])
     )
     branch = from_windows(branch, self.window_size, grid)
     branch = jnp.roll(branch, (self.shift, self.shift), (1, 2))
     x = materialized(x + drop_path(branch, train=train))
-    branch = _LayerNorm(dtype=self.dtype, name='norm2')(x)
-    branch = Mlp(4 * x.shape[-1], self.dtype, name='mlp')(branch)
+    normed = _LayerNorm(dtype=self.dtype, name='norm2').deferred(x)
+    branch = Mlp(4 * x.shape[-1], self.dtype, name='mlp')(normed)
     return materialized(x + drop_path(branch, train=train))
 
   def _bias(self, height: int, width: int) -> Array:

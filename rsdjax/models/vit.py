@@ -37,12 +37,12 @@ class TransformerBlock(nn.Module):
   def __call__(self, x: Array, train: bool) -> Array:
     """Maps tokens [b, n, d] to [b, n, d]."""
     drop_path = DropPath(self.drop_path_rate)
-    branch = LayerNorm(dtype=self.dtype, name='norm1')(x)
-    branch = SelfAttention(self.num_heads, self.dtype, name='attention')(branch)
+    normed = LayerNorm(dtype=self.dtype, name='norm1').deferred(x)
+    branch = SelfAttention(self.num_heads, self.dtype, name='attention')(normed)
     x = materialized(x + drop_path(branch, train=train))
-    branch = LayerNorm(dtype=self.dtype, name='norm2')(x)
+    normed = LayerNorm(dtype=self.dtype, name='norm2').deferred(x)
     hidden_features = self.mlp_ratio * x.shape[-1]
-    branch = Mlp(hidden_features, self.dtype, name='mlp')(branch)
+    branch = Mlp(hidden_features, self.dtype, name='mlp')(normed)
     return materialized(x + drop_path(branch, train=train))
 
 

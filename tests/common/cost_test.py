@@ -40,3 +40,11 @@ def test_depthwise_counts_as_a_convolution():
   assert cost.multiply_adds(loss, x, kernel) == one_way
   both = jax.value_and_grad(loss, argnums=(0, 1))
   assert cost.multiply_adds(both, x, kernel) == 3 * one_way
+
+
+def test_counts_what_a_result_follows_from():
+  def run(x):
+    x @ x
+    return x
+
+  assert cost.multiply_adds(run, jnp.ones((3, 3))) == 0

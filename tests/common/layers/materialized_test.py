@@ -6,7 +6,7 @@ from jax.sharding import PartitionSpec
 
 from common import distributed
 from common.layers import materialized
-from common.layers.materialized import after, parameters_first
+from common.layers.materialized import after, parameters_first, recomputed
 
 
 def chain(x, between):
@@ -111,3 +111,64 @@ def test_order_of_gradients_changes_no_gradient():
     jax.jit(lambda: found(lambda *arrays: arrays))(),
   )
   assert parameters_first(x, params[0], None)[2] is None
+
+
+def branch(x, kernel, none):
+  assert none is None
+  return jnp.tanh(jnp.sin(x) @ kernel)
+
+
+def test_computing_anew_changes_nothing():
+  kernels = jax.random.normal(jax.random.key(0), (3, 4, 4))
+  x = jax.random.normal(jax.random.key(1), (5, 4))
+
+  def found(call):
+    def loss(kernels, x):
+      for kernel in kernels:
+        x = x + call(branch, x, kernel, None)
+      return jnp.square(x).sum()
+
+    gradient = jax.grad(loss, (0, 1))
+
+    def size(kernels, x):
+      return sum(jnp.square(g).sum() for g in gradient(kernels, x))
+
+    mapped = jax.shard_map(
+      lambda kernels, x: gradient(kernels, x)[0],
+      mesh=distributed.make_mesh(jax.devices()[:5]),
+      in_specs=(PartitionSpec(), PartitionSpec('batch')),
+      out_specs=PartitionSpec(),
+    )
+    return (
+      loss(kernels, x),
+      gradient(kernels, x),
+      jax.grad(size, (0, 1))(kernels, x),
+      jax.vmap(gradient, (None, 0))(kernels, jnp.stack([x, x + 1])),
+      mapped(kernels, x),
+    )
+
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+    jax.jit(lambda: found(recomputed))(),
+    jax.jit(lambda: found(lambda function, *arrays: function(*arrays)))(),
+  )
+
+
+def test_what_is_computed_anew_is_not_kept():
+  x = jnp.ones((32, 4))
+  kernels = jnp.ones((6, 4, 512)), jnp.ones((6, 512, 4))
+
+  def wide(x, up, down):
+    return jnp.sin(x @ up) @ down
+
+  def held(call):
+    def loss(kernels, x):
+      for up, down in zip(*kernels, strict=True):
+        x = materialized(x + call(wide, x, up, down))
+      return jnp.square(x).sum()
+
+    compiled = jax.jit(jax.grad(loss)).lower(kernels, x).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+  plain = held(lambda function, *arrays: function(*arrays))
+  assert held(recomputed) < 0.6 * plain
