@@ -118,7 +118,7 @@ EXPERIMENTS = (
     commands=(
       _compare('images_5', 'rcs,rbs1,rps', '5', *PAIRS),
       _compare('images_10', 'rcs,rbs1,rps', '10', *PAIRS),
-      _compare('images_20', 'rcs,rbs1,rps,rbs2', '20', *PAIRS),
+      _compare('images_20', 'rcs,rbs1,rps,rbs2', '20', *PAIRS, seeds='0,1'),
     ),
     metrics=METRICS,
     rows=tuple(
@@ -142,6 +142,7 @@ EXPERIMENTS = (
         '10',
         *PAIRS,
         '--config.train.num_steps=1040',
+        seeds='0,1',
       ),
     ),
     metrics=METRICS,
@@ -163,6 +164,7 @@ EXPERIMENTS = (
         '10',
         *PAIRS,
         '--config.adaptation.first_order=False',
+        seeds='0,1',
       ),
     ),
     metrics=METRICS,
@@ -214,6 +216,7 @@ EXPERIMENTS = (
         '--config.data.train_target={data}/rain100L_train/norain',
         '--config.data.test_target={data}/cbsd68',
         config=f'{CONFIG}:noise',
+        seeds='0,1',
       ),
       Command(
         'kodak24',
