@@ -1,11 +1,12 @@
 """Sources of labelled images on disk: .npz files, class folders, TFDS sets."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,8 @@ def npz_source(
       without these, the largest label of both splits plus one.
 
   Returns:
-    A source in memory.
+    A source in memory. A process that it is sent to reads the file itself: the
+    arrays would be copied into a message, which either process would keep.
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -73,12 +75,29 @@ def npz_source(
       f'{path}: {label_key} holds labels {labels.min()}..{labels.max()}, but '
       f'for {num_classes} classes they must be in 0..{num_classes - 1}'
     )
-  return ArraySource(
+  return _NpzSource(
     images=np.repeat(pixels[..., None], 3, axis=-1) if is_grey else pixels,
     labels=labels,
     num_classes=num_classes,
     class_names=None if class_names is None else tuple(map(str, class_names)),
+    opened_by=functools.partial(
+      npz_source, os.path.abspath(path), split, num_classes=num_classes
+    ),
   )
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class _NpzSource(ArraySource):
+  """What `npz_source` returns.
+
+  Attributes:
+    opened_by: opens the same file.
+  """
+
+  opened_by: Callable[[], ArraySource]
+
+  def __reduce__(self) -> tuple[Callable[[], ArraySource], tuple[()]]:
+    return self.opened_by, ()
 
 
 def _read_npz(

@@ -31,6 +31,20 @@ def save(tmp_path):
   return write
 
 
+def test_another_process_reads_the_npz_itself(save, tmp_path, monkeypatch):
+  many = np.zeros((100, 4, 5, 3), np.uint8)
+  save(x_train=many, y_train=np.arange(100) % 3)
+  monkeypatch.chdir(tmp_path)
+  source = file_sources.npz_source('it.npz', 'train', num_classes=7)
+  message = pickle.dumps(source)
+  assert len(message) < 1000
+  monkeypatch.chdir('/')
+  received = pickle.loads(message)
+  np.testing.assert_array_equal(received.images, source.images)
+  np.testing.assert_array_equal(received.labels, source.labels)
+  assert received.num_classes == 7
+
+
 @pytest.mark.parametrize('split', ['train', 'test'])
 def test_npz(save, split):
   source = file_sources.npz_source(save(), split)
