@@ -106,8 +106,9 @@ def provenance(result: Mapping[str, Any]) -> str:
   ]
   seeds = sorted({run['seed'] for run in result['runs']} - {None})
   said = f'Seeds {", ".join(map(str, seeds))}; ' if len(seeds) > 1 else ''
-  revision, machine, version = (
-    ' and '.join(dict.fromkeys(x)) for x in (revisions, machines, versions)
+  revision = ', '.join(dict.fromkeys(revisions))
+  machine, version = (
+    ' and '.join(dict.fromkeys(x)) for x in (machines, versions)
   )
   return (
     f'{said}{_minutes(seconds)} minutes on {machine}; revision {revision}; '
