@@ -51,7 +51,8 @@ def test_deep_tiff(tmp_path, shape):
   tifffile.imwrite(tmp_path / 'a.tif', array)
   picture = picture_files.read(tmp_path / 'a.tif')
   picture_files.write(tmp_path / 'b.tif', picture.pixels, picture)
-  assert tifffile.TiffFile(tmp_path / 'b.tif').pages[0].shape == shape
+  with tifffile.TiffFile(tmp_path / 'b.tif') as written:
+    assert written.pages[0].shape == shape
   np.testing.assert_array_equal(
     tifffile.imread(tmp_path / 'b.tif').reshape(shape), array
   )
