@@ -10,7 +10,7 @@ from common.layers.materialized import parameters_first, recomputed
 
 
 def shape_of(x: Array | Partial) -> tuple[int, ...]:
-  """Of an array, or of what a function makes of arrays."""
+  """Shape of an array, or of what a `jax.tree_util.Partial` returns."""
   return (jax.eval_shape(x) if isinstance(x, Partial) else x).shape
 
 
@@ -34,12 +34,12 @@ class Dense(nn.Module):
     """Maps [..., channels] to [..., features].
 
     Args:
-      x: float array, or a function of arrays that returns one. Of a function,
-        the gradient on CPUs keeps the arrays, and computes it anew; see
-        `recomputed` for what it may be.
+      x: float array [..., channels], or a `jax.tree_util.Partial` that needs
+        no more arguments and returns one. On CPUs, the gradient keeps what it
+        is given, not what it returns; see `recomputed` for what it may be.
 
     Returns:
-      Float array.
+      Float array [..., features].
     """
     shape = shape_of(x)[-1], self.features
     kernel = self.param('kernel', self.kernel_init, shape)

@@ -105,7 +105,7 @@ class LayerNorm(nn.Module):
 
   @nn.compact
   def deferred(self, x: Array) -> Partial:
-    """The same as a function of arrays, which `Dense` takes for x."""
+    """The same, not computed yet: `Dense` takes it for x [..., channels]."""
     scale = self.param('scale', nn.initializers.ones, x.shape[-1:])
     bias = self.param('bias', nn.initializers.zeros, x.shape[-1:])
     dtype = self.dtype or jnp.promote_types(x.dtype, scale.dtype)

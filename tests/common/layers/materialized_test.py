@@ -74,6 +74,16 @@ def test_waiting_changes_nothing(first):
   np.testing.assert_array_equal(found, x)
 
 
+def over_devices(gradient):
+  """The parameters' part, of five devices with a row each."""
+  return jax.shard_map(
+    lambda params, x: gradient(params, x)[0],
+    mesh=distributed.make_mesh(jax.devices()[:5]),
+    in_specs=(PartitionSpec(), PartitionSpec('batch')),
+    out_specs=PartitionSpec(),
+  )
+
+
 def deep(params, x, between):
   for kernel in params:
     x, kernel = between(x, kernel)
@@ -93,16 +103,10 @@ def test_order_of_gradients_changes_no_gradient():
         jnp.square(g).sum() for g in jax.tree.leaves(gradient(params, x))
       )
 
-    mapped = jax.shard_map(
-      lambda p, x: gradient(p, x)[0],
-      mesh=distributed.make_mesh(jax.devices()[:5]),
-      in_specs=(PartitionSpec(), PartitionSpec('batch')),
-      out_specs=PartitionSpec(),
-    )
     return (
       gradient(params, x),
       jax.grad(size, (0, 1))(params, x),
-      mapped(params, x),
+      over_devices(gradient)(params, x),
     )
 
   jax.tree.map(
@@ -133,18 +137,12 @@ def test_computing_anew_changes_nothing():
     def size(kernels, x):
       return sum(jnp.square(g).sum() for g in gradient(kernels, x))
 
-    mapped = jax.shard_map(
-      lambda kernels, x: gradient(kernels, x)[0],
-      mesh=distributed.make_mesh(jax.devices()[:5]),
-      in_specs=(PartitionSpec(), PartitionSpec('batch')),
-      out_specs=PartitionSpec(),
-    )
     return (
       loss(kernels, x),
       gradient(kernels, x),
       jax.grad(size, (0, 1))(kernels, x),
       jax.vmap(gradient, (None, 0))(kernels, jnp.stack([x, x + 1])),
-      mapped(kernels, x),
+      over_devices(gradient)(kernels, x),
     )
 
   jax.tree.map(
