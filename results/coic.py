@@ -28,7 +28,7 @@ _METRICS = (
   Metric('slanted_coic_y_psnr', 'slanted, not trained on'),
 )
 _PROTOCOL = (
-  'Protocol coic_y after 800 steps of 6 crops of 64 px, drawn equally often '
+  'Protocol coic_y after 400 steps of 6 crops of 64 px, drawn equally often '
   'from Rain100L (20 pairs), Rain800 (8 pairs) and embedded photos with heavy '
   'drawn rain. The last five columns are PSNR, dB, on each set.'
 )
@@ -49,6 +49,8 @@ def _compare(
     f'--methods={methods}',
     f'--seeds={seeds}',
     *_FOLDERS,
+    '--config.train.num_steps=400',
+    '--config.train.plain_steps=100',
     '--config.train.eval_every_steps=200',
     '--config.train.save_every_steps=200',
     *options,

@@ -164,7 +164,7 @@ EXPERIMENTS = (
         '10',
         *PAIRS,
         '--config.adaptation.first_order=False',
-        seeds='0,1',
+        seeds='0',
       ),
     ),
     metrics=METRICS,
@@ -187,16 +187,15 @@ EXPERIMENTS = (
         f'--config.sampling.frequencies={n}',
         f'--config.sampling.shots={k}',
         f'--config.sampling.query_shots={k}',
-        seeds='0,1',
+        seeds='0',
       )
-      for n, k in ((3, 1), (3, 2), (6, 2), (12, 1))
+      for n, k in ((3, 1), (3, 2), (12, 1))
     ),
     metrics=METRICS,
     rows=(
       Row('n3_k1/rcs_10', 'N 3, K 1, 12 patches a step'),
       Row('n3_k2/rcs_10', 'N 3, K 2, 24 patches a step'),
       Row('images_10/rcs_10', 'N 6, K 1, 24 patches a step', of='trnr_sizes'),
-      Row('n6_k2/rcs_10', 'N 6, K 2, 48 patches a step'),
       Row('n12_k1/rcs_10', 'N 12, K 1, 48 patches a step'),
     ),
   ),
@@ -216,7 +215,7 @@ EXPERIMENTS = (
         '--config.data.train_target={data}/rain100L_train/norain',
         '--config.data.test_target={data}/cbsd68',
         config=f'{CONFIG}:noise',
-        seeds='0,1',
+        seeds='0',
       ),
       Command(
         'kodak24',
