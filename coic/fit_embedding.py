@@ -10,6 +10,8 @@ much of that is left on a second image.
 
 import argparse
 import functools
+import json
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -126,6 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser.add_argument('--learning_rate', type=float, default=0.05)
   parser.add_argument('--seed', type=int, default=0, help='of the first z')
   parser.add_argument('--output', help='.npy for z')
+  parser.add_argument('--scores', help='.json for PSNR, by image and z')
   options = parser.parse_args(arguments)
   if bool(options.second_input) != bool(options.second_target):
     parser.error('--second_input and --second_target go together')
@@ -163,12 +166,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if derainer.encoder is not None:
       embeddings["the encoder's z"] = None
     embeddings['fitted z'] = fitted
+    psnr: dict[str, dict[str, float]] = {}
     for name, (image, target) in crops.items():
       for kind, z in embeddings.items():
         restored = evaluate.restore(derainer, image, z=z)
         (score,) = scores.score_image(
           name, restored, image, target, (_PROTOCOL,)
         )
+        psnr.setdefault(name, {'input': score.input_psnr})[kind] = score.psnr
         print(
           f'{name} image, {kind}: {_PROTOCOL} {score.psnr:.2f} dB, '
           f'{score.ssim:.4f} (input {score.input_psnr:.2f} dB)'
@@ -177,6 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.exit(1, f'{error}\n')
   if options.output:
     np.save(options.output, fitted)
+  if options.scores:
+    pathlib.Path(options.scores).write_text(json.dumps(psnr, indent=1) + '\n')
 
 
 def _read(path: str, *, crop: int, multiple: int) -> np.ndarray:

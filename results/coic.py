@@ -233,4 +233,42 @@ EXPERIMENTS = (
       ),
     ),
   ),
+  Experiment(
+    name='coic_fitted',
+    title='CoIC: how much could modulation help?',
+    question='The published BRN with CoI-M, whose encoder was never published: '
+    'how good is the best embedding for a picture, and how good is it for '
+    'another of the same set?',
+    protocol='coic_y, PSNR in dB of the middle 96 x 96 pixels of two pictures '
+    'of Rain100L. The embedding is fitted to the first in 20 steps, with its '
+    'clean picture in sight.',
+    commands=(
+      Command(
+        'rain100l',
+        (
+          *('-m', 'coic.fit_embedding'),
+          *('--weights', '{weights}/coic/brn_coic.npz', '--model', 'brn'),
+          *('--input', '{data}/rain100L_test/rain/001.png'),
+          *('--target', '{data}/rain100L_test/norain/001.png'),
+          *('--second_input', '{data}/rain100L_test/rain/002.png'),
+          *('--second_target', '{data}/rain100L_test/norain/002.png'),
+          *('--crop', '96', '--num_steps', '20'),
+          *('--scores', '{folder}/analysis.json'),
+        ),
+      ),
+    ),
+    values=tuple(
+      Value(f'{title}, {what}', ('rain100l', picture, key), digits=2)
+      for picture, title in (
+        ('first', 'fitted picture'),
+        ('second', 'other picture'),
+      )
+      for key, what in (
+        ('input', 'rainy'),
+        ('z = 0', 'z = 0'),
+        ('random z', 'a random z'),
+        ('fitted z', 'the fitted z'),
+      )
+    ),
+  ),
 )

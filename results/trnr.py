@@ -7,6 +7,7 @@ from results.experiment import (
   Experiment,
   Metric,
   Row,
+  Value,
 )
 
 CONFIG = 'configs/trnr/rain_small.py'
@@ -53,6 +54,20 @@ def _compare(
     f'--num_images={num_images}',
     '--config.train.eval_every_steps=100',
     *options,
+  )
+
+
+def _adapt(label: str, test_set: str) -> Command:
+  """The published weights of Rain100L, adapted to pairs of a test set."""
+  return Command(
+    label,
+    (
+      *('-m', 'results.adapt_to_pair'),
+      *('--weights', '{weights}/trnr/MSResNet-Rain100L-100-TRNR.npz'),
+      *('--input', f'{{data}}/{test_set}/rain'),
+      *('--target', f'{{data}}/{test_set}/norain'),
+      *('--output', '{folder}'),
+    ),
   )
 
 
@@ -245,5 +260,33 @@ EXPERIMENTS = (
       for name in _NOISE
     ),
     not_run=(('the published denoisers', 'their weights are not at hand'),),
+  ),
+  Experiment(
+    name='trnr_adapting',
+    title='TRNR: weights adapted to a pair',
+    question='Do inner steps on a pair of the set help the published weights '
+    'of Rain100L on its other pictures?',
+    protocol='trnr_rgb, mean PSNR in dB of 4 whole pictures, and over 3 other '
+    'pairs, each of which alone is adapted to: 12 patches of 64 px, the '
+    'published rates of the inner steps.',
+    commands=(
+      _adapt('rain100l', 'rain100L_test'),
+      _adapt('rain100h', 'rain100H_test'),
+    ),
+    values=tuple(
+      Value(f'{title}, {what}', (label, key), digits=2)
+      for label, title in (
+        ('rain100l', 'Rain100L'),
+        ('rain100h', 'Rain100H, heavier rain'),
+      )
+      for key, what in (
+        ('input', 'rainy'),
+        ('published', 'as published'),
+        ('2', '2 steps'),
+        ('20', '20 steps'),
+        ('2, own statistics', '2 steps, statistics of the patches'),
+        ('20, own statistics', '20 steps, statistics of the patches'),
+      )
+    ),
   ),
 )

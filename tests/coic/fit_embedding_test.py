@@ -1,5 +1,7 @@
 """A hidden embedding found again; the command."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,9 +93,13 @@ def test_command(network_and_variables, tmp_path, capsys):
   with pytest.raises(SystemExit):
     fit_embedding.main(arguments)
   arguments += ['--second_target', pair['clean'], '--output', str(output)]
+  arguments += ['--scores', str(tmp_path / 'scores.json')]
   fit_embedding.main(arguments)
   printed = capsys.readouterr().out
+  psnr = json.loads((tmp_path / 'scores.json').read_text())
   for name in ('first', 'second'):
+    assert [*psnr[name]] == ['input', 'z = 0', 'random z', 'fitted z']
     for kind in ('z = 0', 'random z', 'fitted z'):
-      assert f'{name} image, {kind}: coic_y ' in printed
+      found = f'coic_y {psnr[name][kind]:.2f} dB'
+      assert f'{name} image, {kind}: {found}' in printed
   np.testing.assert_allclose(np.linalg.norm(np.load(output)), 1, rtol=1e-6)

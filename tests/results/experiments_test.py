@@ -9,12 +9,13 @@ import pytest
 import coic.analysis
 import coic.compare
 import coic.evaluate
+import coic.fit_embedding
 import coic.models
 import trnr.compare
 import trnr.evaluate
 import trnr.models
 from common import compilation_cache, configuration
-from results import distil_derainer, modulated_tasks
+from results import adapt_to_pair, distil_derainer, modulated_tasks
 from results.experiments import EXPERIMENTS
 from rsdjax import distillers, models
 
@@ -41,6 +42,8 @@ PARSERS = {
   'trnr.evaluate': trnr.evaluate,
   'coic.evaluate': coic.evaluate,
   'coic.analysis': coic.analysis,
+  'coic.fit_embedding': coic.fit_embedding,
+  'results.adapt_to_pair': adapt_to_pair,
 }
 every_command = pytest.mark.parametrize(
   ('experiment', 'command'),
