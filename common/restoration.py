@@ -4,11 +4,13 @@ What the commands `coic.restore` and `trnr.restore` share.
 """
 
 import argparse
+import contextlib
+import ctypes
 import glob
 import logging
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +23,9 @@ from common.data.images import SUFFIXES
 _LOGGER = logging.getLogger(__name__)
 
 Restore = Callable[[np.ndarray], np.ndarray]
+# Of glibc's mallopt, the size from which a block is one of its own, and what
+# that becomes in time by itself.
+_MMAP_THRESHOLD, _LARGEST_THRESHOLD = -3, 32 * 2**20
 EXAMPLES = """
 examples:
   python -m {module} --weights RUN photo.jpg --output restored
@@ -101,21 +106,24 @@ def restore_files(
   _require_apart(targets)
   output.mkdir(parents=True, exist_ok=True)
   problems = []
-  for path, target in tqdm.tqdm(targets.items(), unit='picture', disable=None):
-    try:
-      picture = picture_files.read(path)
-      run = _ensemble(restore) if self_ensemble else restore
-      restored = run(picture.pixels)
-      picture_files.write(target, restored, picture)
-      if side_by_side:
-        both = np.concatenate([picture.pixels, restored], axis=1)
-        picture_files.write(
-          target.with_name(f'{target.stem}.before_after.png'),
-          both,
-          picture_files.Picture(both),
-        )
-    except (OSError, ValueError) as error:
-      problems.append(Problem(path, str(error)))
+  run = _ensemble(restore) if self_ensemble else restore
+  with _freed_blocks_returned():
+    for path, target in tqdm.tqdm(
+      targets.items(), unit='picture', disable=None
+    ):
+      try:
+        picture = picture_files.read(path)
+        restored = run(picture.pixels)
+        picture_files.write(target, restored, picture)
+        if side_by_side:
+          both = np.concatenate([picture.pixels, restored], axis=1)
+          picture_files.write(
+            target.with_name(f'{target.stem}.before_after.png'),
+            both,
+            picture_files.Picture(both),
+          )
+      except (OSError, ValueError) as error:
+        problems.append(Problem(path, str(error)))
   return problems
 
 
@@ -187,6 +195,25 @@ def run(
     print(f'error: {problem.reason}', file=sys.stderr)
   if problems:
     made.exit(1, f'{len(problems)} of the pictures are not restored\n')
+
+
+@contextlib.contextmanager
+def _freed_blocks_returned() -> Iterator[None]:
+  """Has the C library give large blocks back as soon as they are freed.
+
+  Left alone, glibc keeps those of up to 32 MiB, and pictures of several sizes
+  leave them in pieces between what lasts. Elsewhere nothing happens.
+  """
+  try:
+    set_option = ctypes.CDLL(None).mallopt
+  except (AttributeError, OSError, TypeError):
+    yield
+    return
+  set_option(_MMAP_THRESHOLD, 2**20)
+  try:
+    yield
+  finally:
+    set_option(_MMAP_THRESHOLD, _LARGEST_THRESHOLD)
 
 
 def _written_name(path: pathlib.Path) -> str:
