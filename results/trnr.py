@@ -192,7 +192,8 @@ EXPERIMENTS = (
     name='trnr_tasks',
     title='TRNR: clusters and patches of a task',
     question='N clusters a task and K patches of each: which, for 10 images?',
-    protocol=_PROTOCOL.format(steps=400),
+    protocol=_PROTOCOL.format(steps=400)
+    + ' With K 2, clusters of fewer than 4 patches are left out.',
     commands=tuple(
       _compare(
         f'n{n}_k{k}',
@@ -202,6 +203,7 @@ EXPERIMENTS = (
         f'--config.sampling.frequencies={n}',
         f'--config.sampling.shots={k}',
         f'--config.sampling.query_shots={k}',
+        *([f'--config.patches.smallest_cluster={2 * k}'] if k > 1 else []),
         seeds='0',
       )
       for n, k in ((3, 1), (3, 2), (12, 1))

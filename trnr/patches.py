@@ -75,6 +75,7 @@ def analyse(
   threshold: float = 0.45,
   max_clusters: int = 350,
   single_member: SingleMember = 'drop',
+  smallest_cluster: int = 1,
   border: Border = 'complete',
   origins: Sequence[tuple[int, int]] = ((0, 0),),
   grey_histogram: Literal['patch', 'published'] = 'patch',
@@ -92,6 +93,8 @@ def analyse(
     single_member: what becomes of clusters of one patch, which no task can
       draw from: 'drop' (as published for pairs), 'merge' into the nearest
       other (as published for noise), or 'keep'.
+    smallest_cluster: clusters of fewer patches are left out; tasks of K shots
+      and as many query shots need 2 K.
     border: see `patch_positions`.
     origins: of the grids of patches; more than one makes more patches.
     grey_histogram: see `clustering.histograms`.
@@ -145,12 +148,12 @@ def analyse(
     merge_singles=single_member == 'merge',
     grey_histogram=grey_histogram,
   ).members
-  fewest = 2 if single_member == 'drop' else 1
+  fewest = max(smallest_cluster, 2 if single_member == 'drop' else 1)
   kept = [x for x in members if len(x) >= fewest]
   if not kept:
     raise ValueError(
-      f'no cluster has two patches at threshold {threshold}; raise it, or cut '
-      'more patches'
+      f'no cluster has {fewest} patches at threshold {threshold}; raise it, or '
+      'cut more patches'
     )
   indices = np.concatenate(kept)
   return PatchSet(
@@ -216,6 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser.add_argument('--threshold', type=float, default=0.45)
   parser.add_argument('--max_clusters', type=int, default=350)
   parser.add_argument('--single_member', default='drop', choices=_SINGLE_MEMBER)
+  parser.add_argument('--smallest_cluster', type=int, default=1)
   parser.add_argument(
     '--grey_histogram', default='patch', choices=clustering.GREY_HISTOGRAMS
   )

@@ -195,7 +195,8 @@ class TaskSource:
       raise ValueError(
         f'cluster {int(sizes.argmin())} has {sizes.min()} patches; {self.shots}'
         f' shots and {self.query_shots} query shots need '
-        f'{self.shots + self.query_shots}'
+        f'{self.shots + self.query_shots}; leave such clusters out by '
+        '`smallest_cluster` of the patch analysis'
       )
     if self.max_sigma is None and self.patch_set.degraded is None:
       raise ValueError(

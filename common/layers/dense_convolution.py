@@ -19,7 +19,10 @@ from common.layers.depthwise_convolution import (
   Padding,
   Pair,
 )
-from common.layers.materialized import materialized, parameters_first
+from common.layers.materialized import parameters_first
+
+# Of the matrix products that a kernel's gradient is made of on CPUs.
+_FEW_CHANNELS, _ROWS_OF_A_PRODUCT = 16, 2**14
 
 
 def convolution(
@@ -38,8 +41,9 @@ def convolution(
   accelerators. XLA's CPU backend is fast at convolutions in one layout only,
   and inside a loop it does not change layouts: the derivatives that JAX makes
   are up to 30 times slower there. On CPUs, the derivatives are therefore
-  written as convolutions in that layout. Their own derivatives are so too, to
-  any order, in reverse mode; forward mode is not available on CPUs.
+  written as a convolution in that layout, and as matrix products. Their own
+  derivatives are so too, to any order, in reverse mode; forward mode is not
+  available on CPUs.
 
   Args:
     x: float [b, h, w, c].
@@ -135,44 +139,161 @@ def _backward(
   inputs: tuple[Array, Array],
   gradient: Array,
 ) -> tuple[Array, Array]:
-  """Both gradients are convolutions again, strides and dilations swapped."""
   x, kernel = inputs
-  to_x, to_kernel = [], []
+  options = (strides, padding, x_dilation, dilation)
+  return (
+    _x_gradient(gradient, kernel, x.shape, *options),
+    _kernel_gradient(
+      x, gradient, (kernel.shape[0], kernel.shape[1]), *options
+    ).astype(kernel.dtype),
+  )
+
+
+def _x_gradient(
+  gradient: Array,
+  kernel: Array,
+  shape: tuple[int, ...],
+  strides: Pair,
+  padding: Padding,
+  x_dilation: Pair,
+  dilation: Pair,
+) -> Array:
+  """A convolution again, with strides and dilation of x swapped."""
+  spread = []
   for axis in (0, 1):
-    length = (x.shape[axis + 1] - 1) * x_dilation[axis] + 1
+    length = (shape[axis + 1] - 1) * x_dilation[axis] + 1
     window = (kernel.shape[axis] - 1) * dilation[axis] + 1
     reached = (gradient.shape[axis + 1] - 1) * strides[axis] + 1
     before = padding[axis][0]
-    to_x.append((window - 1 - before, length + before - reached))
-    to_kernel.append((before, reached - length + window - 1 - before))
-  x_gradient = _closed(
+    spread.append((window - 1 - before, length + before - reached))
+  return _closed(
     gradient,
     kernel[::-1, ::-1].swapaxes(2, 3),
     x_dilation,
-    tuple(to_x),
+    tuple(spread),
     strides,
     dilation,
   )
-  # Large batches fall out of the cache: four images at a time take a quarter
-  # of the time of sixty. More than 16 parts would take long to compile.
-  part = max(4, -(-len(x) // 16))
-  parts = [
-    _closed(
-      x[start : start + part].transpose(3, 1, 2, 0),
-      gradient[start : start + part].transpose(1, 2, 0, 3),
-      dilation,
-      tuple(to_kernel),
-      x_dilation,
-      strides,
-    )
-    for start in range(0, len(x), part)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5, 6))
+def _kernel_gradient(
+  x: Array,
+  gradient: Array,
+  sides: Pair,
+  strides: Pair,
+  padding: Padding,
+  x_dilation: Pair,
+  dilation: Pair,
+) -> Array:
+  """Matrix products of shifted images with the gradient, tap by tap.
+
+  XLA's own is a convolution whose window is as large as the image, and takes
+  up to ten times as long. In a loop, the program is small, and holds one
+  shifted array at a time, of some images.
+
+  Returns:
+    Float32 at least, [*sides, c, features].
+  """
+  batch, height, width, features = gradient.shape
+  channels = x.shape[3]
+  part = _images_at_a_time(batch, height * width)
+  # A product of few channels would be mostly overhead: a row of taps together.
+  together = sides[1] if channels < _FEW_CHANNELS else 1
+  reached = [
+    (side - 1) * stride + 1
+    for side, stride in zip((height, width), strides, strict=True)
   ]
-  # Added up at once, not when all the gradients are there.
-  kernel_gradient = materialized(functools.reduce(jnp.add, parts))
-  return x_gradient, kernel_gradient.transpose(1, 2, 0, 3)
+  pads = [
+    (*around, distance - 1)
+    for around, distance in zip(padding, x_dilation, strict=True)
+  ]
+  starts = [
+    (row * dilation[0], column * dilation[1])
+    for row in range(sides[0])
+    for column in range(0, sides[1], together)
+  ]
+  wide = jnp.promote_types(x.dtype, jnp.float32)
+
+  def of_part(total: Array, arrays: tuple[Array, Array]) -> tuple[Array, None]:
+    images, gradients = arrays
+    padded = jax.lax.pad(
+      images, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0)]
+    )
+    reach = (together - 1) * dilation[1]
+
+    def of_taps(_: None, start: Array) -> tuple[None, Array]:
+      row = jax.lax.dynamic_slice(
+        padded,
+        (0, *start, 0),
+        (part, reached[0], reached[1] + reach, channels),
+      )
+      shifted = [
+        row[:, :: strides[0], left : left + reached[1] : strides[1]]
+        for left in range(0, reach + 1, dilation[1])
+      ]
+      product = jax.lax.dot_general(
+        jnp.concatenate(shifted, -1).reshape(-1, together * channels),
+        gradients.reshape(-1, features),
+        (((0,), (0,)), ((), ())),
+        preferred_element_type=wide,
+      )
+      return None, product
+
+    _, products = jax.lax.scan(of_taps, None, jnp.asarray(starts))
+    return total + products, None
+
+  parts = (
+    x.reshape(batch // part, part, *x.shape[1:]),
+    gradient.reshape(batch // part, part, *gradient.shape[1:]),
+  )
+  zeros = jnp.zeros((len(starts), together * channels, features), wide)
+  total, _ = jax.lax.scan(
+    of_part, distributed.varying_like(zeros, parts), parts
+  )
+  return total.reshape(*sides, channels, features)
+
+
+def _kernel_gradient_forward(
+  x: Array, gradient: Array, *options: Any
+) -> tuple[Array, tuple[Array, Array]]:
+  return _kernel_gradient(x, gradient, *options), (x, gradient)
+
+
+def _kernel_gradient_backward(
+  sides: Pair,
+  strides: Pair,
+  padding: Padding,
+  x_dilation: Pair,
+  dilation: Pair,
+  inputs: tuple[Array, Array],
+  kernel: Array,
+) -> tuple[Array, Array]:
+  """Linear in both, so what comes back takes the place of the kernel."""
+  del sides
+  x, gradient = inputs
+  kernel = kernel.astype(x.dtype)
+  options = (strides, padding, x_dilation, dilation)
+  return (
+    _x_gradient(gradient, kernel, x.shape, *options),
+    _closed(x, kernel, *options),
+  )
+
+
+def _images_at_a_time(batch: int, pixels: int) -> int:
+  """Of divisors of the batch, the smallest that fills a matrix product."""
+  return next(
+    (
+      part
+      for part in range(1, batch)
+      if batch % part == 0 and part * pixels >= _ROWS_OF_A_PRODUCT
+    ),
+    max(batch, 1),
+  )
 
 
 _closed.defvjp(_forward, _backward)
+_kernel_gradient.defvjp(_kernel_gradient_forward, _kernel_gradient_backward)
 
 
 class Conv(nn.Module):

@@ -46,6 +46,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.patches.threshold = 0.25 if grey else 0.45
   config.patches.max_clusters = 800
   config.patches.single_member = 'merge'
+  config.patches.smallest_cluster = 1
   config.patches.seed = 0
 
   config.sampling = ml_collections.ConfigDict()

@@ -40,6 +40,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.patches.threshold = 0.9
   config.patches.max_clusters = 350
   config.patches.single_member = 'drop'
+  config.patches.smallest_cluster = 1
   config.patches.seed = 0
 
   config.sampling = ml_collections.ConfigDict()

@@ -127,9 +127,14 @@ def test_single_members():
   image = np.broadcast_to(values[None, :, None], (4, 16, 1))
   source = pairs.CleanArrays([image], ('a',))
 
-  def sizes(single_member):
+  def sizes(single_member, smallest=1):
     found = patches.analyse(
-      source, size=4, stride=4, single_member=single_member, threshold=0.25
+      source,
+      size=4,
+      stride=4,
+      single_member=single_member,
+      smallest_cluster=smallest,
+      threshold=0.25,
     )
     assert found.degraded is None
     return sorted(found.sizes.tolist())
@@ -137,6 +142,9 @@ def test_single_members():
   assert sizes('drop') == [3]
   assert sizes('keep') == [1, 3]
   assert sizes('merge') == [4]
+  assert sizes('keep', 2) == [3]
+  with pytest.raises(ValueError, match='no cluster has 4 patches'):
+    sizes('drop', 4)
   with pytest.raises(ValueError, match="single_member 'none'"):
     sizes('none')
 
@@ -144,7 +152,7 @@ def test_single_members():
 def test_analysis_errors():
   with pytest.raises(ValueError, match=r'0x1 of 12 x 16 pixels .* size 13'):
     patches.analyse(scenes(), size=13)
-  with pytest.raises(ValueError, match='no cluster has two patches'):
+  with pytest.raises(ValueError, match='no cluster has 2 patches'):
     patches.analyse(scenes(), size=12, stride=9, threshold=1e-6)
   uneven = scenes(2)
   uneven = pairs.ArrayPairs(
