@@ -88,6 +88,10 @@ def convolution(
   options = (strides, padding, x_dilation, dilation)
   if not on_cpu or groups > 1:
     return _plain(x, kernel, *options, groups)
+  in_place = padding == ((0, 0), (0, 0)) and x_dilation == (1, 1)
+  if in_place and kernel.shape[:2] == (1, 1):
+    # A matrix product takes half the time of a convolution.
+    return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
   x, kernel = distributed.varying_like((x, kernel), (x, kernel))
   return _closed(x, kernel, *options)
 

@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from common import distributed
-from common.layers import Conv, convolution
+from common.layers import Conv, convolution, dense_convolution
 
 # Strides, padding, dilation, side of the kernel, batch, groups.
 CASES = [
@@ -15,9 +15,11 @@ CASES = [
   (2, 1, 1, 3, 2, 1),
   (2, 1, 1, 4, 2, 1),
   (1, 0, 1, 1, 2, 1),
+  (2, 0, 1, 1, 2, 1),
+  (2, 1, 1, 1, 2, 1),
   (3, 2, 1, 2, 2, 1),
   (2, ((0, 1), (2, 0)), 2, 3, 2, 1),
-  (1, 1, 1, 3, 9, 1),  # More than one part of the batch.
+  (1, 1, 1, 3, 9, 1),
   (1, 1, 1, 3, 2, 3),  # One filter for each channel.
   (1, 3, 1, 7, 2, 3),
   (2, 1, 1, 4, 2, 3),
@@ -52,11 +54,20 @@ def plain(x, kernel, *, strides=1, padding=0, dilation=1, groups=1):
 
 
 @pytest.mark.parametrize(
-  ('strides', 'padding', 'dilation', 'side', 'batch', 'groups'), CASES
+  ('strides', 'padding', 'dilation', 'side', 'batch', 'groups', 'taps'),
+  [
+    (*case, taps)
+    for case in CASES
+    for taps in ('by rows', 'one by one')
+    if case[-1] == 1 or taps == 'by rows'
+  ],
 )
 def test_equals_the_plain_one_to_the_second_derivative(
-  strides, padding, dilation, side, batch, groups
+  strides, padding, dilation, side, batch, groups, taps, monkeypatch
 ):
+  if taps == 'one by one':  # As of many channels, and of many pixels.
+    monkeypatch.setattr(dense_convolution, '_FEW_CHANNELS', 1)
+    monkeypatch.setattr(dense_convolution, '_ROWS_OF_A_PRODUCT', 100)
   options = {
     'strides': strides,
     'padding': padding,
