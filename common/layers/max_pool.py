@@ -17,7 +17,7 @@ def max_pool(x: Array, *, window: int, strides: int, padding: int) -> Array:
 
   On CPUs, the gradient is taken by remembering where each value came from, and
   there is no derivative of forward mode: XLA's own compares positions in five
-  arrays as large as x, and takes four times as long.
+  arrays as large as x, and takes twice as long.
 
   Args:
     x: float array [b, h, w, c].

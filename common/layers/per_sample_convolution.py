@@ -40,7 +40,7 @@ def per_sample_convolution(
     padding: zeros on every side, or (before, after) for rows and columns.
     dilation: distance between the taps of the kernel, in pixels.
     groups: parts of the channels that keep to themselves.
-    lowering: 'vmap' is one grouped convolution, which CPUs are 30 times slower
+    lowering: 'vmap' is one grouped convolution, which CPUs are 20 times slower
       at (backward) than at 'unrolled', one convolution for each image. 'loop'
       is these one after the other in a program that does not grow with the
       batch, up to a third slower backward, and holds less. None chooses by
