@@ -19,7 +19,7 @@ from common.layers.depthwise_convolution import (
   Padding,
   Pair,
 )
-from common.layers.materialized import parameters_first
+from common.layers.materialized import after, parameters_first
 
 # Of the matrix products that a kernel's gradient is made of on CPUs.
 _FEW_CHANNELS, _ROWS_OF_A_PRODUCT = 16, 2**14
@@ -221,6 +221,8 @@ def _kernel_gradient(
 
   def of_part(total: Array, arrays: tuple[Array, Array]) -> tuple[Array, None]:
     images, gradients = arrays
+    # Not in the forward pass, where the compiler would pad x for all layers.
+    images = after(images, gradients)
     padded = jax.lax.pad(
       images, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0)]
     )
