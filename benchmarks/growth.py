@@ -13,7 +13,8 @@ import functools
 import pathlib
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,8 @@ from common import configuration
 from trnr import evaluate, models
 
 _PLOT = pathlib.Path(__file__).parents[1] / 'docs' / 'images' / 'growth.svg'
-Run = Callable[[], None]
+Run = Callable[[], object]
+Key = TypeVar('Key', bound=Hashable)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,21 +54,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
   canvas.savefig(_PLOT, metadata={'Date': None})
 
 
-def medians(runs: Mapping[int, Run], *, rounds: int) -> dict[int, float]:
+def medians(runs: Mapping[Key, Run], *, rounds: int) -> dict[Key, float]:
   """Seconds of each run, the runs in turn.
 
   Args:
-    runs: by size.
+    runs: by size, or by another name.
     rounds: that count, after two that do not.
   """
-  times: dict[int, list[float]] = {size: [] for size in runs}
+  times: dict[Key, list[float]] = {key: [] for key in runs}
   for number in range(rounds + 2):
-    for size, run in runs.items():
+    for key, run in runs.items():
       start = time.perf_counter()
       run()
       if number >= 2:
-        times[size].append(time.perf_counter() - start)
-  return {size: statistics.median(values) for size, values in times.items()}
+        times[key].append(time.perf_counter() - start)
+  return {key: statistics.median(values) for key, values in times.items()}
 
 
 def _batches() -> dict[int, Run]:

@@ -10,15 +10,14 @@ results as the compiler plans it.
 
 import argparse
 import functools
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 
+from benchmarks.growth import medians
 from common.array_types import Array
 from common.layers.dense_convolution import convolution
 from common.layers.max_pool import max_pool
@@ -116,24 +115,26 @@ def compiled(case: Case, platform: str) -> tuple[Any, list[Array]]:
     return jax.jit(gradient).lower(*arrays).compile(), arrays
 
 
+def _wait_for(run: Layer, arrays: Sequence[Array]) -> None:
+  jax.block_until_ready(run(*arrays))
+
+
 def measure(case: Case, *, rounds: int) -> str:
   """A row of the table.
 
   Args:
     case: to measure.
-    rounds: that count, after one that does not.
+    rounds: that count, after two that do not.
   """
-  forms = [compiled(case, platform) for platform in ('cpu', 'gpu')]
-  times: list[list[float]] = [[], []]
-  for number in range(rounds + 1):
-    for (run, arrays), seconds in zip(forms, times, strict=True):
-      start = time.perf_counter()
-      jax.block_until_ready(run(*arrays))
-      if number:
-        seconds.append(time.perf_counter() - start)
-  ours, plain = (1e3 * statistics.median(x) for x in times)
+  forms = {name: compiled(case, name) for name in ('cpu', 'gpu')}
+  runs = {
+    name: functools.partial(_wait_for, run, arrays)
+    for name, (run, arrays) in forms.items()
+  }
+  ours, plain = (1e3 * x for x in medians(runs, rounds=rounds).values())
   memory = [
-    run.memory_analysis().temp_size_in_bytes / _MEBI for run, _ in forms
+    run.memory_analysis().temp_size_in_bytes / _MEBI
+    for run, _ in forms.values()
   ]
   size = ' x '.join(map(str, case.shapes[0]))
   cells = (

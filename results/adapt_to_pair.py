@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from common import compilation_cache, console, scores
-from common.array_types import Batch, Variables
-from common.data import pairs
+from common.array_types import Variables
+from common.data import pair_transforms, pairs
 from trnr import adaptation, evaluate, models, train
 
 _PROTOCOL = 'trnr_rgb'
@@ -65,8 +65,13 @@ def scores_after_adapting(
   published = {key: variables[key] for key in ('params', 'batch_stats')}
   candidates: dict[str, list[Variables]] = {'published': [published]}
   generator = np.random.default_rng(seed)
+  crop = pair_transforms.PairCrop(size)
   for index in range(num_pairs):
-    patches = _patches(source, index, num_patches, size, generator)
+    pair = source[index]
+    crops = [crop(pair, generator) for _ in range(num_patches)]
+    patches = {
+      side: jnp.stack([x[side] for x in crops]) for side in ('input', 'target')
+    }
     for steps in _STEPS:
       params, batch_stats, _ = adapt(
         *published.values(),
@@ -93,30 +98,6 @@ def scores_after_adapting(
     found[name] = float(np.mean([x[f'{_PROTOCOL}_psnr'] for x in means]))
     print(f'{name}: {found[name]:.2f} dB, rainy {found["input"]:.2f} dB')
   return found
-
-
-def _patches(
-  source: pairs.PairSource,
-  index: int,
-  count: int,
-  size: int,
-  generator: np.random.Generator,
-) -> Batch:
-  """Patches of a pair at random places, uint8 [count, size, size, c]."""
-  pair = source[index]
-  height, width = pair['input'].shape[:2]
-  if min(height, width) < size:
-    raise ValueError(
-      f'pair {source.names[index]} [{height}, {width}] is smaller than a patch '
-      f'[{size}, {size}]'
-    )
-  places = generator.integers(
-    (height - size + 1, width - size + 1), size=(count, 2)
-  )
-  return {
-    side: jnp.stack([pair[side][y : y + size, x : x + size] for y, x in places])
-    for side in ('input', 'target')
-  }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

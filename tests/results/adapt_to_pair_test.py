@@ -16,7 +16,7 @@ MODEL = {'name': 'msresnet', 'features': 4}
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
-  """A run's weights and pairs; the last clean picture is the rainy one."""
+  """A folder of weights with inner learning rates, and of three pairs."""
   folder = tmp_path_factory.mktemp('adapt')
   network = models.create(**MODEL)
   image = np.zeros((1, 16, 16, 3), np.float32)
