@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 
 from common.array_types import Array, require_floating, require_rank
-from common.layers import BatchNorm, gelu
+from common.layers import BatchNorm, gelu, initializers
 
 
 class Decoupler(nn.Module):
@@ -52,7 +52,7 @@ class Decoupler(nn.Module):
         features,
         use_bias=False,
         dtype=self.dtype,
-        kernel_init=nn.initializers.normal(0.02),
+        kernel_init=initializers.normal(0.02),
         name=name,
       )
 

@@ -150,7 +150,7 @@ class SparseTransformerBlock(nn.Module):
   def __call__(self, x: Array, z: Array | None) -> Array:
     """Maps [b, h, w, c] to [b, h, w, c]."""
     dtype = self.layer_options['dtype']
-    added = context(z, x.shape[-1], self.layer_options)
+    added = context(x, z, self.layer_options)
     source = x if added is None else x + added
     branch = SparseAttention(self.num_heads, dtype, name='attention')(
       LayerNorm(dtype=dtype, name='norm1_query')(x),

@@ -19,6 +19,7 @@ from common.layers import (
   DropPath,
   from_windows,
   gelu,
+  initializers,
   materialized,
   relative_positions,
   to_windows,
@@ -26,7 +27,7 @@ from common.layers import (
 
 # The published program truncates it at a hundred deviations, which is not at
 # all.
-linear_init = nn.initializers.normal(0.02)
+linear_init = initializers.normal(0.02)
 
 
 class WindowAttention(nn.Module):
@@ -152,7 +153,7 @@ class WindowBlock(nn.Module):
     drop_path = DropPath(self.drop_path_rate)
     normed = LayerNorm(dtype=dtype, name='norm1')(x)
     source = normed
-    added = context(z, x.shape[-1], self.layer_options)
+    added = context(x, z, self.layer_options)
     if added is not None:
       source = 0.5 * (normed + added)
     source = LayerNorm(dtype=dtype, name='norm1_key_value')(source)
@@ -191,7 +192,7 @@ class SpatialBlock(nn.Module):
     dtype = self.layer_options['dtype']
     drop_path = DropPath(self.drop_path_rate)
     source = x
-    added = context(z, x.shape[-1], self.layer_options)
+    added = context(x, z, self.layer_options)
     if added is not None:
       source = 0.5 * (x + added)
 

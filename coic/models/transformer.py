@@ -4,9 +4,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
-
-from coic.modulation import ContextBranch, ModulatedConv
+from coic.modulation import ContextBranch, meaningless_row, ModulatedConv
 from common import layers
 from common.array_types import Array
 
@@ -16,13 +14,13 @@ PlainConv = functools.partial(ModulatedConv, embedding_features=None)
 
 
 def context(
-  z: Array | None, features: int, layer_options: Mapping[str, Any]
+  source: Array, z: Array | None, layer_options: Mapping[str, Any]
 ) -> Array | None:
   """What the calling module adds to the source of its keys and values.
 
   Args:
+    source: float [b, h, w, features]; only its width counts.
     z: embeddings, float [b, embedding_features].
-    features: width of the source.
     layer_options: what the modulated layers of the network take from it, see
       `Backbone`.
 
@@ -36,12 +34,11 @@ def context(
   if width is None:
     return None
   branch = ContextBranch(
-    features,
+    source.shape[-1],
     layer_options.get('linear_init'),
     layer_options['dtype'],
     name='context',
   )
-  if z is None:
-    branch(jnp.zeros((1, width)))  # Parameters exist in either mode.
-    return None
-  return branch(z)[:, None, None]
+  if branch.is_initializing():  # Parameters exist in either mode.
+    branch(meaningless_row(source, width))
+  return None if z is None else branch(z)[:, None, None]

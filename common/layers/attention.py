@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from common.array_types import Array
+from common.layers import initializers
 from common.layers.dense import Dense, shape_of
 
 
@@ -65,7 +66,7 @@ class SelfAttention(nn.Module):
 
   num_heads: int
   dtype: jax.typing.DTypeLike | None = None
-  kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
+  kernel_init: nn.initializers.Initializer = initializers.normal(0.02)
 
   @nn.compact
   def __call__(self, x: Array | Partial, bias: Array | None = None) -> Array:

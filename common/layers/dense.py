@@ -6,6 +6,7 @@ from flax.linen.dtypes import promote_dtype
 from jax.tree_util import Partial
 
 from common.array_types import Array
+from common.layers import initializers
 from common.layers.materialized import parameters_first, recomputed
 
 
@@ -26,7 +27,7 @@ class Dense(nn.Module):
 
   features: int
   dtype: jax.typing.DTypeLike | None = None
-  kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+  kernel_init: nn.initializers.Initializer = initializers.lecun_normal()
   bias_init: nn.initializers.Initializer = nn.initializers.zeros
 
   @nn.compact

@@ -11,6 +11,7 @@ from flax.linen.dtypes import promote_dtype
 
 from common import distributed
 from common.array_types import Array, require_rank
+from common.layers import initializers
 from common.layers.depthwise_convolution import (
   as_padding,
   as_pair,
@@ -326,7 +327,7 @@ class Conv(nn.Module):
   groups: int = 1
   use_bias: bool = True
   dtype: jax.typing.DTypeLike | None = None
-  kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+  kernel_init: nn.initializers.Initializer = initializers.lecun_normal()
   bias_init: nn.initializers.Initializer = nn.initializers.zeros
 
   @nn.compact

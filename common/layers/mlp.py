@@ -7,6 +7,7 @@ import jax
 from jax.tree_util import Partial
 
 from common.array_types import Array
+from common.layers import initializers
 from common.layers.dense import Dense, shape_of
 from common.layers.gelu import gelu
 
@@ -23,7 +24,7 @@ class Mlp(nn.Module):
 
   hidden_features: int
   dtype: jax.typing.DTypeLike | None = None
-  kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
+  kernel_init: nn.initializers.Initializer = initializers.normal(0.02)
   bias_init: nn.initializers.Initializer = nn.initializers.zeros
 
   @nn.compact

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 
 from common import layers
 from common.array_types import Array, ArrayLike, require_floating, require_rank
+from common.layers import initializers
 from rsdjax.losses import _grids
 from rsdjax.losses._checks import logit_pair, target_mask
 
-_LINEAR_INIT = nn.initializers.normal(0.02)
-_CONV_INIT = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+_LINEAR_INIT = initializers.normal(0.02)
+_CONV_INIT = initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
 @jax.jit

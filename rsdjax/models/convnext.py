@@ -6,7 +6,14 @@ import flax.linen as nn
 import jax
 
 from common.array_types import Array, at_least_float32
-from common.layers import Conv, DropPath, LayerNorm, materialized, Mlp
+from common.layers import (
+  Conv,
+  DropPath,
+  initializers,
+  LayerNorm,
+  materialized,
+  Mlp,
+)
 from rsdjax.models.network import (
   linear_ramp,
   Network,
@@ -15,7 +22,7 @@ from rsdjax.models.network import (
   require_multiple,
 )
 
-_normal = nn.initializers.normal(0.02)
+_normal = initializers.normal(0.02)
 
 
 class ConvNeXtBlock(nn.Module):

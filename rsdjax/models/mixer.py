@@ -9,7 +9,7 @@ import jax
 from jax.tree_util import Partial
 
 from common.array_types import Array, at_least_float32
-from common.layers import DropPath, LayerNorm, materialized, Mlp
+from common.layers import DropPath, initializers, LayerNorm, materialized, Mlp
 from rsdjax.models.network import (
   Network,
   Outputs,
@@ -20,8 +20,8 @@ from rsdjax.models.tokens import flatten_grid, PatchEmbedding, stage_ends
 
 _Mlp = functools.partial(
   Mlp,
-  kernel_init=nn.initializers.xavier_uniform(),
-  bias_init=nn.initializers.normal(1e-6),
+  kernel_init=initializers.xavier_uniform(),
+  bias_init=initializers.normal(1e-6),
 )
 
 
@@ -89,7 +89,7 @@ class MlpMixer(Network):
       self.width,
       self.patch_size,
       self.dtype,
-      kernel_init=nn.initializers.lecun_normal(),
+      kernel_init=initializers.lecun_normal(),
       bias_init=nn.initializers.zeros,
       name='patches',
     )

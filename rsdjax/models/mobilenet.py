@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 
 from common.array_types import Array, at_least_float32
-from common.layers import BatchNorm, Conv, DropPath, materialized
+from common.layers import BatchNorm, Conv, DropPath, initializers, materialized
 from rsdjax.models.network import Network, Outputs, outputs
 
 # Of each group: expansion, channels, number of blocks, stride of the first.
@@ -50,7 +50,7 @@ class ConvNorm(nn.Module):
     """Maps [b, h, w, c] to [b, h / strides, w / strides, features]."""
     groups = self.features if self.depthwise else 1
     # The fan-out of a group, which flax takes over all groups.
-    init = nn.initializers.variance_scaling(2.0 * groups, 'fan_out', 'normal')
+    init = initializers.variance_scaling(2.0 * groups, 'fan_out', 'normal')
     x = Conv(
       self.features,
       (self.kernel_size, self.kernel_size),
@@ -160,7 +160,7 @@ class MobileNetV2(Network):
     embedding = at_least_float32(x).mean((1, 2))
     logits = nn.Dense(
       self.num_classes,
-      kernel_init=nn.initializers.variance_scaling(1 / 3, 'fan_out', 'uniform'),
+      kernel_init=initializers.variance_scaling(1 / 3, 'fan_out', 'uniform'),
       name='classifier',
     )(embedding)
     return outputs(logits, embedding, stages, features=features)

@@ -7,10 +7,10 @@ import flax.linen as nn
 import jax
 
 from common.array_types import Array
-from common.layers import DropPath, materialized, Mlp
+from common.layers import DropPath, initializers, materialized, Mlp
 from rsdjax.models.mixer import MlpMixer
 
-_XAVIER = nn.initializers.xavier_uniform()
+_XAVIER = initializers.xavier_uniform()
 
 
 class Affine(nn.Module):
@@ -64,7 +64,7 @@ class ResMlpBlock(nn.Module):
       4 * width,
       self.dtype,
       kernel_init=_XAVIER,
-      bias_init=nn.initializers.normal(1e-6),
+      bias_init=initializers.normal(1e-6),
       name='mlp_channels',
     )(branch)
     branch = self._scaled(branch, 'layer_scale2')

@@ -11,6 +11,7 @@ from common.layers import (
   Conv,
   DropPath,
   fan_in_uniform,
+  initializers,
   materialized,
   max_pool,
   uniform_within,
@@ -20,7 +21,7 @@ from rsdjax.models.network import linear_ramp, Network, Outputs, outputs
 _Conv = functools.partial(
   Conv,
   use_bias=False,
-  kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'),
+  kernel_init=initializers.variance_scaling(2.0, 'fan_out', 'normal'),
 )
 
 

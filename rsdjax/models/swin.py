@@ -12,6 +12,7 @@ from common.array_types import Array, at_least_float32
 from common.layers import (
   DropPath,
   from_windows,
+  initializers,
   LayerNorm,
   materialized,
   Mlp,
@@ -28,7 +29,7 @@ from rsdjax.models.network import (
 )
 from rsdjax.models.tokens import flatten_grid, PatchEmbedding
 
-_normal = nn.initializers.normal(0.02)
+_normal = initializers.normal(0.02)
 _LayerNorm = functools.partial(LayerNorm, epsilon=1e-5)
 
 

@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from common.array_types import Array, at_least_float32
-from common.layers import DropPath, LayerNorm, materialized, Mlp, SelfAttention
+from common.layers import (
+  DropPath,
+  initializers,
+  LayerNorm,
+  materialized,
+  Mlp,
+  SelfAttention,
+)
 from rsdjax.models.network import (
   linear_ramp,
   Network,
@@ -95,7 +102,7 @@ class VisionTransformer(Network):
     embedding = at_least_float32(x[:, 0])
     logits = nn.Dense(
       self.num_classes,
-      kernel_init=nn.initializers.normal(0.02),
+      kernel_init=initializers.normal(0.02),
       name='classifier',
     )(embedding)
     return outputs(logits, embedding, stages, features=features)
@@ -107,7 +114,7 @@ class VisionTransformer(Network):
     )
     patches = flatten_grid(embed(images))
     batch, num_patches, _ = patches.shape
-    normal = nn.initializers.normal
+    normal = initializers.normal
     class_token = self.param('class_token', normal(1e-6), (1, 1, self.width))
     positions = self.param(
       'position_embedding', normal(0.02), (1, 1 + num_patches, self.width)

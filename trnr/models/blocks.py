@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from common import layers
 from common.array_types import Array, at_least_float32
-from common.layers import BatchNorm, materialized
+from common.layers import BatchNorm, initializers, materialized
 
-he_normal = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
+he_normal = initializers.variance_scaling(2.0, 'fan_in', 'normal')
 Conv = functools.partial(layers.Conv, use_bias=False, kernel_init=he_normal)
 leaky_relu = functools.partial(jax.nn.leaky_relu, negative_slope=0.2)
 

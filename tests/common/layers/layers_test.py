@@ -2,19 +2,12 @@
 
 import math
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from common.layers import (
-  DropPath,
-  fan_in_uniform,
-  Mlp,
-  SelfAttention,
-  uniform_within,
-)
+from common.layers import DropPath, Mlp, SelfAttention
 
 
 @pytest.fixture
@@ -141,24 +134,3 @@ def test_drop_path_rejects_rates(rate):
 def test_drop_path_keeps_the_dtype():
   x = jnp.ones((4, 2), jnp.bfloat16)
   assert drop(x, rate=0.5).dtype == jnp.bfloat16
-
-
-@pytest.mark.parametrize(
-  ('initialiser', 'shape', 'limit'),
-  [
-    (fan_in_uniform(), (400, 50), 1 / 20),
-    (fan_in_uniform(), (3, 3, 100, 30), 1 / 30),
-    (uniform_within(0.3), (20_000,), 0.3),
-  ],
-)
-def test_uniform_initialisers(initialiser, shape, limit):
-  values = np.asarray(initialiser(jax.random.key(0), shape, jnp.float32))
-  assert np.abs(values).max() <= limit * (1 + 1e-6)
-  np.testing.assert_allclose(values.std(), limit / math.sqrt(3), rtol=0.02)
-  assert abs(values.mean()) < 0.02 * limit
-
-
-def test_uniform_within_serves_as_bias_init():
-  dense = nn.Dense(1000, bias_init=uniform_within(0.1))
-  bias = dense.init(jax.random.key(0), jnp.ones((1, 2)))['params']['bias']
-  assert 0.09 < jnp.abs(bias).max() <= 0.1
