@@ -4,8 +4,10 @@ from results import trnr
 from results.experiment import Command, Experiment, Row
 
 
-def _compare(label: str, module: str, methods: str, *options: str) -> Command:
-  """Two seeds of each method, scored as TRNR is."""
+def _compare(
+  label: str, module: str, methods: str, seeds: str, *options: str
+) -> Command:
+  """Runs of each method, scored as TRNR is."""
   return Command(
     label,
     (
@@ -13,7 +15,7 @@ def _compare(label: str, module: str, methods: str, *options: str) -> Command:
       *('--config', trnr.CONFIG),
       '--workdir={folder}',
       f'--methods={methods}',
-      '--seeds=0,1',
+      f'--seeds={seeds}',
       *trnr.PAIRS,
       '--config.train.pictures=False',
       *options,
@@ -26,6 +28,7 @@ def _distil(label: str, methods: str) -> Command:
     label,
     'distil_derainer',
     methods,
+    '0,1',
     '--teacher={weights}/coic/brn_baseline.npz',
     '--config.data.num_images=20',
     '--config.sampling.name=rbs1',
@@ -41,6 +44,7 @@ def _on_tasks(label: str, *methods: str) -> Command:
     label,
     'modulated_tasks',
     ','.join(methods),
+    '0',
     '--config.data.num_images=10',
     '--config.sampling.frequencies=3',
     '--config.sampling.batch_size=12',
