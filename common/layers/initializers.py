@@ -3,7 +3,7 @@
 XLA compiles random numbers anew for each shape, and takes the longer the more
 axes they have: on CPUs seconds for the kernel of a convolution. So these draw
 along one axis, as many as a power of two, which many shapes share. The numbers
-are Flax's: a longer draw begins like a shorter one (where
+are Flax's to rounding: a longer draw begins like a shorter one (where
 `jax_threefry_partitionable` is on, as it is by default).
 """
 
