@@ -10,6 +10,7 @@ from coic.models.dgunet import DGUNet
 from coic.models.drsformer import DRSformer
 from coic.models.idt import IDT
 from coic.models.rcdnet import RCDNet
+from common import network_options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,4 +72,4 @@ def create(name: str, *, modulated: bool = True, **options: Any) -> Backbone:
     raise ValueError(
       f'{name} has no option {", ".join(unknown)}. Valid: {", ".join(valid)}'
     )
-  return network(modulated=modulated, **options)
+  return network(modulated=modulated, **network_options.with_tuples(options))

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from common import network_options
 from rsdjax.models.convnext import ConvNeXt
 from rsdjax.models.mixer import MlpMixer
 from rsdjax.models.mobilenet import MobileNetV2
@@ -251,7 +252,7 @@ def create(
     num_classes=num_classes,
     dtype=dtype,
     axis_name=axis_name,
-    **{**entry.options, **overrides},
+    **{**entry.options, **network_options.with_tuples(overrides)},
   )
   size = entry.image_size if image_size is None else image_size
   network.check_image_size(size, size)

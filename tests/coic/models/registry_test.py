@@ -37,3 +37,10 @@ def test_errors_tell_what_is_valid():
     models.create('bnr')
   with pytest.raises(ValueError, match=r'brn has no option depth.*iterations'):
     models.create('brn', depth=3)
+
+
+def test_options_of_a_file_make_the_same_network():
+  options = {'blocks': [1, 1], 'heads': [1, 2]}
+  network = models.create('drsformer', **options)
+  assert network == models.create('drsformer', blocks=(1, 1), heads=(1, 2))
+  assert isinstance(hash(network), int)

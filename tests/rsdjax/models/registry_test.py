@@ -210,3 +210,9 @@ def test_images_that_do_not_fit(shape, dtype, message):
     jax.eval_shape(
       model.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, dtype)
     )
+
+
+def test_options_of_a_file_make_the_same_network():
+  model = models.create('resnet18', num_classes=2, depths=[1, 1, 1, 1])
+  assert model == models.create('resnet18', num_classes=2, depths=(1, 1, 1, 1))
+  assert isinstance(hash(model), int)
