@@ -22,6 +22,7 @@ from matplotlib import figure
 
 from benchmarks.step_programs import rsd_program, StepProgram, trnr_program
 from common import configuration
+from common.initialization import initialize
 from trnr import evaluate, models
 
 _PLOT = pathlib.Path(__file__).parents[1] / 'docs' / 'images' / 'growth.svg'
@@ -89,7 +90,7 @@ def _tasks() -> dict[int, Run]:
 def _pixels() -> dict[int, Run]:
   network = models.create('msresnet')
   image = jnp.full((1, 64, 64, 3), 0.5)
-  variables = network.lazy_init(jax.random.key(0), image)
+  variables = initialize(network, jax.random.key(0), image)
   runs = {}
   for height, width in ((120, 160), (160, 240), (240, 320), (320, 480)):
     picture = jnp.full((1, height, width, 3), 0.5)

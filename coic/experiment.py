@@ -30,6 +30,7 @@ from common.data import (
 )
 from common.data.pairs import PairSource
 from common.data.transforms import Chain, Transform
+from common.initialization import initialize
 from common.train_state import TrainState
 
 # Modules that the first stage of training leaves alone, by name.
@@ -79,7 +80,7 @@ class Experiment:
       ('encoder', self.encoder, rng_encoder),
     ):
       params[name], model_state[name] = train_state.collections_of(
-        module.lazy_init(rng, image)
+        initialize(module, rng, image)
       )
     if path := self.config.model.weights:
       variables = evaluate.load_derainer(path).network_variables

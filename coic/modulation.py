@@ -186,8 +186,7 @@ class _ModulatedLayer(nn.Module):
         hidden, rows, columns, positions, self.linear_init, name='generator'
       )
       if self.is_initializing():  # Parameters exist in either mode.
-        width = self.embedding_features + x.shape[-1]
-        generator(meaningless_row(x, width))
+        generator(jnp.zeros((1, self.embedding_features + x.shape[-1])))
       if z is not None and modulated:
         mean = at_least_float32(x).mean((1, 2))
         gate, window = generator(
@@ -348,15 +347,6 @@ class ContextBranch(nn.Module):
     """Maps embeddings [b, embedding_features] to [b, features]."""
     branch = _linear(self.features, nn.silu(z), self.linear_init, 'linear')
     return branch.astype(self.dtype or z.dtype)
-
-
-def meaningless_row(x: Array, width: int) -> Array:
-  """Float [1, width] for a layer that is called for its parameters alone.
-
-  It is of x, as a constant is not: of what follows from x, `lazy_init` computes
-  nothing.
-  """
-  return jnp.broadcast_to(at_least_float32(x).ravel()[:1], (1, width))
 
 
 def _linear(

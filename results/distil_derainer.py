@@ -38,6 +38,7 @@ from common.array_types import Array, Batch, PyTree
 from common.checkpoints import export_model
 from common.data import pairs
 from common.data.sources import Example
+from common.initialization import initialize
 from common.steps import Found, Step
 from common.train_state import TrainState
 from rsdjax.distillers import Distiller
@@ -232,7 +233,8 @@ def first_state(
     embedding = jax.ShapeDtypeStruct((2, width), jnp.float32)
     return {'restored': restored, 'embedding': embedding}
 
-  variables = distiller.lazy_init(
+  variables = initialize(
+    distiller,
     student.rng,
     output(parts.network.features),
     output(lessons.features),

@@ -20,6 +20,7 @@ from common.checkpoints import (
   require_same_variables,
 )
 from common.data import datasets
+from common.initialization import initialize
 from common.train_state import TrainState
 from rsdjax import distillers, models
 
@@ -152,9 +153,8 @@ def create_train_state(
     State with `params` and `model_state` of `student` and `distiller`.
   """
   rng_student, rng_distiller, rng_steps = jax.random.split(rng, 3)
-  # Lazily: only initialisers run, and those of one shape compile once.
   images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-  variables = student.lazy_init(rng_student, images)
+  variables = initialize(student, rng_student, images)
   head: Variables = {}
   if teacher is not None:
     outputs = [
@@ -162,7 +162,7 @@ def create_train_state(
       for m, v in ((student, variables), (teacher, teacher_variables))
     ]
     batch = {'label': jax.ShapeDtypeStruct(images.shape[:1], jnp.int32)}
-    head = distiller.lazy_init(rng_distiller, *outputs, batch, train=True)
+    head = initialize(distiller, rng_distiller, *outputs, batch, train=True)
   params, model_state = {}, {}
   for part, of_part in (('student', variables), ('distiller', head)):
     params[part], model_state[part] = train_state.collections_of(of_part)

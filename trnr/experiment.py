@@ -14,6 +14,7 @@ import optax
 from common import configuration, distributed, optimizers, train_state
 from common.array_types import Array, ArrayLike, compute_dtype, Variables
 from common.data import pairs
+from common.initialization import initialize
 from common.train_state import TrainState
 from trnr import adaptation, input_pipeline, models
 from trnr.patch_set import PatchSet
@@ -192,7 +193,7 @@ def create_train_state(
   options: dict[str, Any] = {}
   if network.needs_sigma:
     options['sigma'] = jax.ShapeDtypeStruct((1,), jnp.float32)
-  variables = network.lazy_init(rng_network, image, **options)
+  variables = initialize(network, rng_network, image, **options)
   weights, rest = train_state.collections_of(variables)
   params: dict[str, Any] = {'network': weights}
   model_state: dict[str, Any] = {'network': rest}

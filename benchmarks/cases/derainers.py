@@ -18,6 +18,7 @@ from benchmarks.side_by_side import Case, Prepared
 from coic import convert, evaluate, models
 from coic.encoder import embed, Encoder
 from common import cost, tiling
+from common.initialization import initialize
 
 _PEERS = {'brn': BRN, 'drsformer': DRSformer}
 
@@ -106,10 +107,10 @@ class _Picture:
     network, encoder = models.create(self.name), Encoder()
     rng_network, rng_encoder = jax.random.split(jax.random.key(0))
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
-    variables = network.lazy_init(rng_network, image)
+    variables = initialize(network, rng_network, image)
     if self.name == 'brn':  # It would restore pictures of less than 0.
       variables['params']['iteration']['background']['output']['bias'] += 0.5
-    encoder_variables = encoder.lazy_init(rng_encoder, image)
+    encoder_variables = initialize(encoder, rng_encoder, image)
     # A program that restores reads its weights; the hundreds of small programs
     # that made these would take more memory than restoring does.
     jax.clear_caches()

@@ -4,7 +4,9 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from coic.modulation import ContextBranch, meaningless_row, ModulatedConv
+import jax.numpy as jnp
+
+from coic.modulation import ContextBranch, ModulatedConv
 from common import layers
 from common.array_types import Array
 
@@ -40,5 +42,5 @@ def context(
     name='context',
   )
   if branch.is_initializing():  # Parameters exist in either mode.
-    branch(meaningless_row(source, width))
+    branch(jnp.zeros((1, width)))
   return None if z is None else branch(z)[:, None, None]

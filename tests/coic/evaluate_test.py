@@ -14,6 +14,7 @@ from coic import convert, evaluate, models
 from coic.encoder import Encoder
 from common import checkpoints, weight_conversion
 from common.data import pairs
+from common.initialization import initialize
 
 
 class Shifted(models.Backbone):
@@ -101,7 +102,7 @@ def small():
   encoder = Encoder(features=2, embedding_features=4)
   image = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
   variables = {
-    name: module.lazy_init(jax.random.key(0), image)
+    name: initialize(module, jax.random.key(0), image)
     for name, module in (('network', network), ('encoder', encoder))
   }
   return {'name': 'brn', **options}, variables

@@ -208,16 +208,6 @@ def test_initialisation_is_that_of_pytorch(layer_type):
       assert 0.8 * fan_in**-0.5 < largest <= fan_in**-0.5 * (1 + 1e-6)
 
 
-def test_lazy_init_computes_nothing_of_the_generator(caplog):
-  layer = modulation.ModulatedConv(11, 3, embedding_features=13)
-  x = jax.ShapeDtypeStruct((1, 6, 6, 7), jnp.float32)
-  with jax.log_compiles():
-    variables = layer.lazy_init(jax.random.key(0), x)
-  assert variables['params']['generator']
-  assert 'jit(_uniform)' in caplog.text
-  assert 'jit(dot_general)' not in caplog.text
-
-
 def test_linear_init_goes_to_the_generator():
   init = jax.nn.initializers.constant(0.5)
   layer = modulation.ModulatedConv(4, 3, linear_init=init)

@@ -8,6 +8,7 @@ from PIL import Image
 
 from coic import evaluate, models, restore
 from common import checkpoints
+from common.initialization import initialize
 
 
 @pytest.fixture(scope='module')
@@ -15,7 +16,7 @@ def derainer():
   options = {'name': 'brn', 'iterations': 1, 'features': 4, 'modulated': False}
   network = models.create(**options, rain_blocks=1, background_blocks=1)
   shape = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
-  variables = network.lazy_init(jax.random.key(0), shape)
+  variables = initialize(network, jax.random.key(0), shape)
   return evaluate.Derainer(network, variables)
 
 

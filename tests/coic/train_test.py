@@ -12,6 +12,7 @@ from coic import convert, experiment, models, negatives, train
 from coic.encoder import Encoder
 from coic.views import Views
 from common import configuration, distributed, steps, train_state
+from common.initialization import initialize
 from common.train_state import TrainState
 
 SMALL = {
@@ -124,7 +125,7 @@ def small_parts(batch_norm_axis=None):
   encoder = Encoder(features=4, embedding_features=8, axis_name=batch_norm_axis)
   image = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
   variables = [
-    module.lazy_init(jax.random.key(i), image)
+    initialize(module, jax.random.key(i), image)
     for i, module in enumerate((network, encoder))
   ]
   return network, encoder, *variables

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from common import distributed, steps
+from common.initialization import initialize
 from rsdjax import distillers, experiment, models, train
 
 CLASSES = 5
@@ -80,7 +81,7 @@ def _networks(family):
   """Student, and teacher with its variables."""
   size, student, teacher = FAMILIES[family]()
   images = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
-  variables = teacher.lazy_init(jax.random.key(1), images)
+  variables = initialize(teacher, jax.random.key(1), images)
   return size, student, teacher, variables
 
 

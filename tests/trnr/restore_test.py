@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from common.initialization import initialize
 from trnr import evaluate, models, restore
 
 
 def test_tiles_are_the_whole_where_they_see_as_much():
   network = models.create('msresnet', features=4, stages=1, attention=False)
   shape = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
-  variables = network.lazy_init(jax.random.key(0), shape)
+  variables = initialize(network, jax.random.key(0), shape)
   rng = np.random.default_rng(0)
   image = rng.random((70, 131, 3), dtype=np.float32)
   whole = evaluate.restore(network, variables, image[None])[0]

@@ -1,0 +1,64 @@
+"""Variables without running a module, against `Module.init`."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from common import layers
+from common.initialization import initialize
+
+
+class Network(nn.Module):
+  """A convolution, BatchNorm, and a branch that may be left out."""
+
+  @nn.compact
+  def __call__(self, inputs, *, branch=False):
+    x = layers.Conv(6)(inputs['image'])
+    x = layers.BatchNorm()(x, train=False)
+    if branch:
+      x += nn.Dense(6, name='branch')(jnp.ones(x.shape))
+    return x * self.variable('memory', 'count', jnp.zeros, (), int).value
+
+
+class Centred(nn.Module):
+  """Takes its bias from the data."""
+
+  @nn.compact
+  def __call__(self, x):
+    return x + self.param('bias', lambda _: -x.mean(keepdims=True))
+
+
+@pytest.mark.parametrize('branch', [False, True])
+def test_variables_are_those_of_init(branch):
+  image = jnp.zeros((2, 8, 8, 5))
+  shape = jax.ShapeDtypeStruct(image.shape, image.dtype)
+  rng = jax.random.key(3)
+  ours = initialize(Network(), rng, {'image': shape}, branch=branch)
+  expected = Network().init(rng, {'image': image}, branch=branch)
+  assert set(expected) == {'params', 'batch_stats', 'memory'}
+  assert ('branch' in ours['params']) == branch
+  for x, y in zip(*map(jax.tree.leaves, (ours, expected)), strict=True):
+    assert x.dtype == y.dtype
+  jax.tree.map(np.testing.assert_array_equal, ours, expected)
+
+
+def test_only_initialisers_run(caplog):
+  shape = jax.ShapeDtypeStruct((2, 8, 8, 5), jnp.float32)
+  with jax.log_compiles():
+    initialize(Network(), jax.random.key(0), {'image': shape}, branch=True)
+  assert 'jit(_truncated_normal)' in caplog.text
+  for computed in 'conv_general_dilated', 'dot_general', 'rsqrt':
+    assert f'jit({computed})' not in caplog.text
+
+
+def test_a_variable_of_the_data_needs_the_data():
+  image = jnp.full((2, 8, 8, 3), 0.25)
+  rng = jax.random.key(0)
+  variables = initialize(Centred(), rng, image)
+  np.testing.assert_allclose(variables['params']['bias'], -0.25)
+  with pytest.raises(
+    ValueError, match='variables of Centred depend on the val'
+  ):
+    initialize(Centred(), rng, jax.ShapeDtypeStruct(image.shape, image.dtype))
