@@ -46,7 +46,8 @@ class TrainState(struct.PyTreeNode):
       step=jnp.zeros((), jnp.int32),
       params=params,
       model_state=model_state,
-      opt_state=tx.init(params),
+      # One program that is dropped again, in place of one for each shape.
+      opt_state=jax.jit(tx.init)(params),
       rng=rng,
       ema=ema,
     )
