@@ -44,7 +44,7 @@ def _on_tasks(label: str, *methods: str) -> Command:
     label,
     'modulated_tasks',
     ','.join(methods),
-    '0',
+    '0,1',
     '--config.data.num_images=10',
     '--config.sampling.frequencies=3',
     '--config.sampling.batch_size=12',
