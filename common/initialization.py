@@ -15,8 +15,8 @@ def initialize(
   """The variables of `module.init(rng, *args, **options)`.
 
   Initialisers are all that runs, one by one, so that they share compiled
-  programs. `Module.lazy_init` also runs what the module makes of constants: for
-  a DRSformer with CoI-M, twice the time and memory.
+  programs. `Module.lazy_init` also runs what the module makes of constants, and
+  JAX keeps a program for each kind of operation in it.
 
   Args:
     module: to initialise.

@@ -10,6 +10,7 @@ import pytest
 
 from coic import modulation
 from common import weight_conversion
+from common.initialization import initialize
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Published name of each part of a layer.
@@ -206,6 +207,17 @@ def test_initialisation_is_that_of_pytorch(layer_type):
     for x in leaves['kernel'], leaves['bias']:
       largest = np.abs(x).max()
       assert 0.8 * fan_in**-0.5 < largest <= fan_in**-0.5 * (1 + 1e-6)
+
+
+def test_initialisation_computes_nothing_of_the_generator(caplog):
+  # Of sizes that no other test compiles.
+  layer = modulation.ModulatedConv(301, 3, embedding_features=13)
+  x = jax.ShapeDtypeStruct((1, 6, 6, 37), jnp.float32)
+  with jax.log_compiles():
+    variables = initialize(layer, jax.random.key(0), x)
+  assert variables['params']['generator']
+  assert 'jit(_uniform)' in caplog.text
+  assert 'jit(dot_general)' not in caplog.text
 
 
 def test_linear_init_goes_to_the_generator():

@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 
-from results import figures, tables
+from results import collect, figures, tables
 from results.experiment import (
   Command,
   Evaluation,
@@ -255,3 +256,11 @@ def test_figures_of_analyses():
 
 def test_pages_of_the_repository_are_those_of_the_results():
   tables.main(['--check'])
+
+
+def test_results_name_no_folder_of_a_machine():
+  files = sorted(collect.RESULTS.glob('*/result.json'))
+  assert files
+  for file in files:
+    absolute = re.findall(r'["=\s](/[\w.]+/[^"\s]*)', file.read_text())
+    assert not absolute, f'{file}: {absolute[:3]}'
