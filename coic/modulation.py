@@ -10,6 +10,7 @@ without z first and with z later.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import flax.linen as nn
@@ -234,7 +235,6 @@ class ModulatedConv(_ModulatedLayer):
   dilation: Size = 1
   groups: int = 1
 
-  @nn.compact
   def __call__(self, x: Array, z: Array | None = None) -> Array:
     """Convolves.
 
@@ -252,6 +252,22 @@ class ModulatedConv(_ModulatedLayer):
     Raises:
       ValueError: shapes do not fit, or the groups do not divide the channels.
     """
+    return self._convolve(*self.operands(x, z))
+
+  @nn.compact
+  def operands(
+    self, x: Array, z: Array | None = None
+  ) -> tuple[Array, Array, Array | None]:
+    """Input, kernel (one for each picture with z) and bias, in one dtype.
+
+    Args:
+      x: see `__call__`, as for z and what is raised.
+      z: embeddings.
+
+    Returns:
+      Float [b, h, w, c], [kh, kw, c / groups, features] or [b, kh, kw, c /
+      groups, features], and [features] or None.
+    """
     self._check(x, z)
     channels = x.shape[-1]
     if channels % self.groups or self.features % self.groups:
@@ -261,9 +277,9 @@ class ModulatedConv(_ModulatedLayer):
       )
     grouped = self.groups > 1
     hidden = max(1, self.features // 16) if grouped else self.features
-    x, kernel, bias = self._operands(
-      x, z, channels // self.groups, self.features, hidden
-    )
+    return self._operands(x, z, channels // self.groups, self.features, hidden)
+
+  def _convolve(self, x: Array, kernel: Array, bias: Array | None) -> Array:
     convolve = (
       layers.convolution if kernel.ndim == 4 else layers.per_sample_convolution
     )
@@ -277,6 +293,27 @@ class ModulatedConv(_ModulatedLayer):
       groups=self.groups,
     )
     return x if bias is None else x + bias[None, None, None]
+
+
+def convolve_together(
+  convolutions: Sequence[ModulatedConv], x: Array, z: Array | None = None
+) -> list[Array]:
+  """What layers make of one input, in a single convolution, which is faster.
+
+  Args:
+    convolutions: ungrouped layers with biases that differ in name alone.
+    x: float [b, h, w, c].
+    z: embeddings, see `ModulatedConv.__call__`.
+
+  Returns:
+    The output of each, float [b, h', w', features].
+  """
+  operands = [layer.operands(x, z) for layer in convolutions]
+  (x, *_), kernels, biases = zip(*operands, strict=True)
+  joined = convolutions[0]._convolve(
+    x, jnp.concatenate(kernels, -1), jnp.concatenate(biases)
+  )
+  return jnp.split(joined, len(convolutions), axis=-1)
 
 
 class ModulatedConvTranspose(_ModulatedLayer):

@@ -52,10 +52,12 @@ def cases() -> Iterator[Case]:
       name=name,
       ours=functools.partial(_ours, recipe),
       peer=functools.partial(_peer, recipe),
-      # Gradients through all of a network, of two orders of summation. One of
-      # DRSformer's temperatures differs by 0.2 %, maybe since rounding decides
-      # which scores are among the largest; float64 has not been tried.
-      tolerance=1e-2 if 'drsformer' in name else 1e-3,
+      # Gradients through all of a network, of two orders of summation. At
+      # this size rounding puts pixels on the other side of a rectifier's kink:
+      # with the encoder, PyTorch in float32 is up to 0.0072 from itself in
+      # float64. One of DRSformer's temperatures differs by 0.2 %, maybe since
+      # rounding decides which scores are among the largest.
+      tolerance=1e-3 if 'plain' in name else 1e-2,
       multiply_adds=functools.partial(_multiply_adds, recipe),
     )
 

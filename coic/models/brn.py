@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from coic.models.backbone import Backbone, Outputs
-from coic.modulation import ModulatedConv
+from coic.modulation import convolve_together, ModulatedConv
 from common import distributed
 from common.array_types import Array, at_least_float32
 from common.layers import materialized
@@ -42,21 +42,21 @@ class _Branch(nn.Module):
   ) -> tuple[Array, _Memory]:
     """Maps images [b, h, w, c] side by side to one, [b, h, w, 3]."""
 
-    def conv(x: Array, name: str, features: int = self.features) -> Array:
-      return ModulatedConv(features, 3, name=name, **self.layer_options)(x, z)
+    def layer(name: str, features: int = self.features) -> ModulatedConv:
+      return ModulatedConv(features, 3, name=name, **self.layer_options)
 
-    x = nn.relu(conv(x, 'input'))
+    x = nn.relu(layer('input')(x, z))
     x = jnp.concatenate([x, memory.output, other], axis=-1)
-    gates = {name: conv(x, f'lstm_{name}') for name in ('i', 'f', 'g', 'o')}
-    cell = nn.sigmoid(gates['f']) * memory.cell
-    cell += nn.sigmoid(gates['i']) * nn.tanh(gates['g'])
-    memory = _Memory(nn.sigmoid(gates['o']) * nn.tanh(cell), cell)
+    gates = [layer(f'lstm_{gate}') for gate in 'ifgo']
+    i, f, g, o = convolve_together(gates, x, z)
+    cell = nn.sigmoid(f) * memory.cell + nn.sigmoid(i) * nn.tanh(g)
+    memory = _Memory(nn.sigmoid(o) * nn.tanh(cell), cell)
     x = memory.output
-    for i in range(1, self.num_blocks + 1):
-      residual = nn.relu(conv(x, f'block{i}_conv1'))
-      residual = nn.relu(conv(residual, f'block{i}_conv2'))
+    for block in range(1, self.num_blocks + 1):
+      residual = nn.relu(layer(f'block{block}_conv1')(x, z))
+      residual = nn.relu(layer(f'block{block}_conv2')(residual, z))
       x = materialized(nn.relu(residual + x))
-    return conv(x, 'output', 3), memory
+    return layer('output', 3)(x, z), memory
 
 
 class _Iteration(nn.Module):

@@ -2,11 +2,12 @@
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
+from common import distributed
 from common.array_types import Array, require_rank, require_same_batch
 from common.layers.dense_convolution import convolution, Padding, Pair
 from common.layers.depthwise_convolution import (
@@ -163,11 +164,57 @@ def _each(
     lowering = 'vmap'
     if _on_cpu():
       lowering = 'unrolled' if len(x) <= _MOST_UNROLLED else 'loop'
-  pairs = x[:, None], kernels
   if lowering == 'vmap':
-    return jax.vmap(function)(*pairs)[:, 0]
-  if lowering == 'loop':
-    return jax.lax.map(lambda pair: function(*pair), pairs)[:, 0]
-  return jnp.concatenate(
-    [function(x[i : i + 1], kernels[i]) for i in range(len(x))]
-  )
+    return jax.vmap(function)(x[:, None], kernels)[:, 0]
+  x, kernels = distributed.varying_like((x, kernels), (x, kernels))
+  return _in_turn(function, lowering == 'loop', x, kernels)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _in_turn(
+  function: Callable[[Array, Array], Array],
+  loop: bool,
+  x: Array,
+  kernels: Array,
+) -> Array:
+  """The derivative keeps x, where JAX's would keep a copy of each image."""
+  return _turns(lambda x, kernel: function(x, kernel[0]), x, kernels, loop=loop)
+
+
+def _in_turn_forward(
+  function: Callable[[Array, Array], Array],
+  loop: bool,
+  x: Array,
+  kernels: Array,
+) -> tuple[Array, tuple[Array, Array]]:
+  return _in_turn(function, loop, x, kernels), (x, kernels)
+
+
+def _in_turn_backward(
+  function: Callable[[Array, Array], Array],
+  loop: bool,
+  inputs: tuple[Array, Array],
+  gradient: Array,
+) -> tuple[Array, Array]:
+  def of_image(x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
+    _, transposed = jax.vjp(lambda x, k: function(x, k[0]), x, kernel)
+    return transposed(gradient)
+
+  return _turns(of_image, *inputs, gradient, loop=loop)
+
+
+_in_turn.defvjp(_in_turn_forward, _in_turn_backward)
+
+
+def _turns(function: Callable[..., Any], *arrays: Array, loop: bool) -> Any:
+  """The function of one row of all arrays after the other."""
+  if loop:
+    rows = jax.lax.map(
+      lambda rows: function(*rows), [array[:, None] for array in arrays]
+    )
+    return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), rows)
+  results = [
+    function(*(array[i : i + 1] for array in arrays))
+    for i in range(len(arrays[0]))
+  ]
+  return jax.tree.map(lambda *rows: jnp.concatenate(rows), *results)

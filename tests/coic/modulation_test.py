@@ -3,6 +3,7 @@
 import pathlib
 import re
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -218,6 +219,28 @@ def test_initialisation_computes_nothing_of_the_generator(caplog):
   assert variables['params']['generator']
   assert 'jit(_uniform)' in caplog.text
   assert 'jit(dot_general)' not in caplog.text
+
+
+@pytest.mark.parametrize('z', [None, 0.3 * jnp.ones((2, 128))])
+def test_layers_together_make_what_each_makes(z):
+  class Layers(nn.Module):
+    together: bool
+
+    @nn.compact
+    def __call__(self, x, z):
+      layers = [modulation.ModulatedConv(4, 3, name=name) for name in 'ab']
+      if self.together:
+        return modulation.convolve_together(layers, x, z)
+      return [layer(x, z) for layer in layers]
+
+  x = jax.random.normal(jax.random.key(0), (2, 6, 7, 3))
+  variables = Layers(True).init(jax.random.key(1), x, z)
+  together, apart = (
+    Layers(together).apply(variables, x, z) for together in (True, False)
+  )
+  assert len(together) == 2
+  for found, expected in zip(together, apart, strict=True):
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_linear_init_goes_to_the_generator():

@@ -126,6 +126,18 @@ def test_program_of_a_large_batch_does_not_grow():
   assert lines(20) == lines(40)
 
 
+@pytest.mark.parametrize('lowering', ['unrolled', 'loop'])
+def test_gradient_keeps_no_copies_of_the_images(lowering):
+  x, kernels = arrays((3, 6, 7, 4), (3, 3, 3, 4, 8))
+  _, transposed = jax.vjp(
+    lambda x, k: per_sample_convolution(x, k, padding=1, lowering=lowering),
+    x,
+    kernels,
+  )
+  kept = sum(array.size for array in jax.tree.leaves(transposed))
+  assert kept == x.size + kernels.size
+
+
 def test_errors_name_the_arguments():
   x, kernels = arrays((2, 5, 5, 2), (3, 3, 3, 2, 4))
   with pytest.raises(ValueError, match=r'x .* and kernels'):
