@@ -35,6 +35,7 @@ from benchmarks.side_by_side import (
   Prepared,
   require_same,
 )
+from results import environment
 
 RESULTS = pathlib.Path(__file__).parent / 'results'
 
@@ -69,7 +70,11 @@ def measure(
   """
   ours, peer = case.ours(), case.peer()
   require_same(case, ours, peer)
-  row: dict[str, Any] = {'name': case.name, 'target': case.target}
+  row: dict[str, Any] = {
+    'name': case.name,
+    'target': case.target,
+    'processor': environment.describe()['processor'],
+  }
   row |= interleaved(ours, peer, rounds=rounds, warmup=warmup)
   row['compile_seconds'] = ours.compile_seconds
   if case.multiply_adds is not None:

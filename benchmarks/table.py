@@ -16,9 +16,16 @@ _RESULTS = _ROOT / 'benchmarks' / 'results'
 _README = _ROOT / 'README.md'
 _BEGIN = '<!-- benchmarks: made by python -m benchmarks.table -->'
 _END = '<!-- /benchmarks -->'
-_HEAD = """\
-| work | ours, ms | PyTorch, ms | ratio | from..to | memory ratio | of peak |
-|---|---|---|---|---|---|---|"""
+_COLUMNS = (
+  'work',
+  'processor',
+  'ours, ms',
+  'PyTorch, ms',
+  'ratio',
+  'from..to',
+  'memory ratio',
+  'of peak',
+)
 
 
 def read(folder: pathlib.Path = _RESULTS) -> list[dict[str, Any]]:
@@ -37,11 +44,12 @@ def read(folder: pathlib.Path = _RESULTS) -> list[dict[str, Any]]:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
   """Markdown with one line for each row."""
-  lines = [_HEAD]
+  lines = ['| ' + ' | '.join(_COLUMNS) + ' |', '|---' * len(_COLUMNS) + '|']
   for row in rows:
     share = row.get('share_of_peak')
     cells = (
       row['name'],
+      _short(row.get('processor')),
       _milliseconds(row['ours_ms']),
       _milliseconds(row['peer_ms']),
       f'{row["ratio"]:.2f}',
@@ -51,6 +59,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     )
     lines.append('| ' + ' | '.join(cells) + ' |')
   return '\n'.join(lines)
+
+
+def _short(processor: str | None) -> str:
+  """Maker and family; older rows have no processor."""
+  words = (processor or '').replace('(R)', '').split()
+  return ' '.join(words[:2]) or 'not recorded'
 
 
 def _milliseconds(value: float) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from coic.models.backbone import Backbone, Outputs
@@ -100,7 +101,8 @@ class BRN(Backbone):
 
   Each iteration has a rain branch and then a background branch: an LSTM and a
   few residual blocks that see the image, the last results and both memories.
-  For images of any size.
+  For images of any size. CPUs always compute iterations again in the backward
+  pass, as with `remat`.
 
   Attributes:
     iterations: number of iterations.
@@ -139,9 +141,12 @@ class BRN(Backbone):
     zeros = distributed.varying_like(zeros, (image, z))
     memory = _Memory(zeros, zeros)
     state = _State(image, image, memory, memory)
+    # CPUs compute an iteration again in the time that they take to write down
+    # and read what is inside it, in a fifth of the memory.
+    remat = self.remat or jax.default_backend() == 'cpu'
     # Unrolled, the same program takes seven times as long to compile.
     iterations = nn.scan(
-      nn.remat(_Iteration, prevent_cse=False) if self.remat else _Iteration,
+      nn.remat(_Iteration, prevent_cse=False) if remat else _Iteration,
       variable_broadcast='params',
       variable_axes={'intermediates': 0},
       split_rngs={'params': False},

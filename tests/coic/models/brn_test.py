@@ -131,19 +131,38 @@ def small():
   return variables, image, z
 
 
+def squares(variables, x, **options):
+  model = models.create('brn', **SMALL, **options)
+  return jnp.square(model.apply(variables, x)).sum()
+
+
 @pytest.mark.slow
-def test_rematerialised_gradient_is_the_same(small):
+def test_rematerialised_gradient_is_the_same(small, monkeypatch):
   variables, image, _ = small
 
-  def gradient(remat):
-    model = models.create('brn', **SMALL, remat=remat)
+  def gradient(**options):
+    function = functools.partial(squares, variables, **options)
+    return jax.jit(jax.grad(function))(image)
 
-    def loss(x):
-      return jnp.square(model.apply(variables, x)).sum()
+  of_cpu = gradient()
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
+  kept = gradient()
+  for again in (of_cpu, gradient(remat=True)):
+    np.testing.assert_allclose(again, kept, rtol=1e-5, atol=1e-6)
 
-    return jax.jit(jax.grad(loss))(image)
 
-  np.testing.assert_allclose(gradient(True), gradient(False), atol=1e-6)
+@pytest.mark.parametrize(
+  ('backend', 'remat', 'again'),
+  [('cpu', False, True), ('tpu', False, False), ('tpu', True, True)],
+)
+def test_what_computes_iterations_again(
+  small, monkeypatch, backend, remat, again
+):
+  variables, image, _ = small
+  monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+  gradient = jax.grad(functools.partial(squares, variables, remat=remat))
+  program = str(jax.make_jaxpr(gradient)(image))
+  assert ('checkpoint' in program or 'remat' in program) == again
 
 
 def test_bfloat16_computes_and_gives_float32(small):
