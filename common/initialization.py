@@ -4,7 +4,8 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-from jax.extend.core import jaxpr_as_fun, Literal
+from jax.extend.core import jaxpr_as_fun
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from common.array_types import Array, Variables
 
@@ -44,18 +45,12 @@ def initialize(
     return module.init(rng, *args, **options)
 
   closed, variables = jax.make_jaxpr(init, return_shape=True)(*shapes)
-  jaxpr = closed.jaxpr
-  needed = {x for x in jaxpr.outvars if not isinstance(x, Literal)}
-  equations = []
-  for equation in reversed(jaxpr.eqns):
-    if needed.intersection(equation.outvars):
-      equations.append(equation)
-      needed.update(x for x in equation.invars if not isinstance(x, Literal))
-  if needed.intersection(jaxpr.invars):
+  # Also inside of loops and of what is to be computed again.
+  jaxpr, used = dce_jaxpr(closed.jaxpr, True)
+  if any(used):
     raise ValueError(
       f'variables of {type(module).__name__} depend on the values of an '
       'argument, not only on its shape: give arrays'
     )
-  pruned = closed.replace(jaxpr=jaxpr.replace(eqns=equations[::-1]))
-  values = jaxpr_as_fun(pruned)(*[None] * len(shapes))
+  values = jaxpr_as_fun(closed.replace(jaxpr=jaxpr))()
   return jax.tree.unflatten(jax.tree.structure(variables), values)

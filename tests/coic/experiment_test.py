@@ -46,6 +46,17 @@ def test_a_baseline_has_no_second_stage():
   assert sorted(batch) == ['input', 'target']
 
 
+@pytest.mark.parametrize('remat', [False, True])
+@pytest.mark.parametrize(
+  'network', ['brn', 'rcdnet', 'dgunet', 'idt', 'drsformer']
+)
+def test_networks_have_a_first_state(network, remat):
+  config = configuration.load(f'configs/coic/mixed.py:{network},coic,smoke')
+  config.model.remat = remat
+  state = jax.eval_shape(experiment.build(config).initial_state)
+  assert state.params['network']
+
+
 def test_weights_choose_the_sets():
   weights = {'light': 1.0, 'heavy': 3.0, 'slanted': 0.0}
   config = configuration.load('configs/coic/photos.py:smoke')

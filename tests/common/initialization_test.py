@@ -1,5 +1,7 @@
 """Variables without running a module, against `Module.init`."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -42,6 +44,42 @@ def test_variables_are_those_of_init(branch):
   for x, y in zip(*map(jax.tree.leaves, (ours, expected)), strict=True):
     assert x.dtype == y.dtype
   jax.tree.map(np.testing.assert_array_equal, ours, expected)
+
+
+class Repeated(nn.Module):
+  """A block in a loop with parameters for each turn, and one by itself."""
+
+  again: bool
+
+  @nn.compact
+  def __call__(self, x):
+    class Block(nn.Module):
+      @nn.compact
+      def __call__(self, x, _):
+        return layers.Conv(3)(x), None
+
+    block = nn.remat(Block) if self.again else Block
+    x, _ = block(name='one')(x, None)
+    return nn.scan(
+      block,
+      variable_axes={'params': 0},
+      split_rngs={'params': True},
+      length=4,
+    )(name='loop')(x, None)
+
+
+@pytest.mark.parametrize('again', [False, True])
+def test_variables_inside_loops_and_what_is_computed_again(again):
+  image = jnp.zeros((1, 4, 4, 3))
+  shape = jax.ShapeDtypeStruct(image.shape, image.dtype)
+  ours, expected = (
+    make(Repeated(again), jax.random.key(3), x)
+    for make, x in ((initialize, shape), (nn.Module.init, image))
+  )
+  assert ours['params']['loop']['Conv_0']['kernel'].shape == (4, 3, 3, 3, 3)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-5), ours, expected
+  )
 
 
 def test_only_initialisers_run():
