@@ -73,7 +73,7 @@ def measure(
   row: dict[str, Any] = {
     'name': case.name,
     'target': case.target,
-    'processor': environment.describe()['processor'],
+    'processor': environment.processor(),
   }
   row |= interleaved(ours, peer, rounds=rounds, warmup=warmup)
   row['compile_seconds'] = ours.compile_seconds

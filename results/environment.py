@@ -30,7 +30,7 @@ def describe() -> dict[str, Any]:
     'cores': len(os.sched_getaffinity(0))
     if hasattr(os, 'sched_getaffinity')
     else os.cpu_count(),
-    'processor': _processor(),
+    'processor': processor(),
   }
 
 
@@ -45,7 +45,7 @@ def _git(*arguments: str) -> str | None:
   return done.stdout.strip()
 
 
-def _processor() -> str:
+def processor() -> str:
   """Name of the processor's model."""
   path = pathlib.Path('/proc/cpuinfo')
   if path.exists():

@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from coic.modulation import EMBEDDING_FEATURES, MaskLayout
+from coic.masks import MaskLayout
+from coic.modulation import EMBEDDING_FEATURES
 from common.array_types import (
   Array,
   require_floating,
@@ -25,7 +26,7 @@ class Backbone(nn.Module):
   Attributes:
     modulated: make the generators of CoI-M; without them z must be None.
     embedding_features: width of z.
-    mask_layout: see `coic.modulation.kernel_masks`.
+    mask_layout: see `coic.masks.kernel_masks`.
     unused_generators: make the generators of 1x1 layers too, which are never
       used, as published weights have them.
     dtype: of the computation, bfloat16 say; None means float32.

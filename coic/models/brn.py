@@ -141,8 +141,8 @@ class BRN(Backbone):
     zeros = distributed.varying_like(zeros, (image, z))
     memory = _Memory(zeros, zeros)
     state = _State(image, image, memory, memory)
-    # CPUs compute an iteration again in the time that they take to write down
-    # and read what is inside it, in a fifth of the memory.
+    # CPUs compute an iteration again in the time that they would take to write
+    # down what is inside it and read that back, and hold far less.
     remat = self.remat or jax.default_backend() == 'cpu'
     # Unrolled, the same program takes seven times as long to compile.
     iterations = nn.scan(

@@ -106,8 +106,8 @@ def train_iterator(
   order_seed, example_seed, batch_seed = (
     int(s) for s in np.random.SeedSequence(seed).generate_state(3)
   )
-  # `MapDataset.source` counts bytes and seconds of every read, which takes a
-  # quarter of the time of small images.
+  # `MapDataset.source` counts bytes and seconds of every read, which takes long
+  # where images are small.
   data = grain.MapDataset.range(len(source)).map(source.__getitem__)
   if shuffle:
     data = data.shuffle(order_seed)

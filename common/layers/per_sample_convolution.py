@@ -177,7 +177,11 @@ def _in_turn(
   x: Array,
   kernels: Array,
 ) -> Array:
-  """The derivative keeps x, where JAX's would keep a copy of each image."""
+  """One image after the other, with a derivative that goes so too.
+
+  JAX's would keep a copy of each image, and that of `recomputed` adds up arrays
+  as large as x, one for each slice of it.
+  """
   return _turns(lambda x, kernel: function(x, kernel[0]), x, kernels, loop=loop)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from coic import modulation
+from coic.masks import kernel_masks, mask_gate
 from common import weight_conversion
 from common.initialization import initialize
 
@@ -113,7 +114,7 @@ def test_published_layers(case):
   if 'modulation' in arrays:
     (gate,) = state['intermediates']['gate']
     (window,) = state['intermediates']['window']
-    masks = modulation.kernel_masks(gate, window)
+    masks = kernel_masks(gate, window)
     out, rows, *size = arrays['modulation'].shape[1:]
     masks = masks.reshape(-1, *size, rows, out).transpose(0, 4, 3, 1, 2)
     assert_close(masks, arrays['modulation'])
@@ -131,8 +132,8 @@ def test_published_layers(case):
 def test_masks_by_hand(layout):
   rows, columns = np.array([[0.5, -1]]), np.array([[1, 0, 2.0]])
   window = np.array([[0, 1.0, -2]])
-  gate = modulation.mask_gate(jnp.asarray(rows), jnp.asarray(columns))
-  masks = modulation.kernel_masks(gate, jnp.asarray(window), layout=layout)
+  gate = mask_gate(jnp.asarray(rows), jnp.asarray(columns))
+  masks = kernel_masks(gate, jnp.asarray(window), layout=layout)
   np.testing.assert_allclose(masks.mean(1), 1, rtol=1e-6)
   for r in range(2):
     for c in range(3):
@@ -145,15 +146,13 @@ def test_masks_by_hand(layout):
 
 def test_masks_without_context_leave_the_kernel():
   gate = jnp.full((1, 2, 3), 0.5)
-  masks = modulation.kernel_masks(gate, jnp.zeros((1, 9)))
+  masks = kernel_masks(gate, jnp.zeros((1, 9)))
   np.testing.assert_allclose(masks, 1, rtol=1e-6)
 
 
 def test_unknown_layout():
   with pytest.raises(ValueError, match="layout 'mine' must be 'published'"):
-    modulation.kernel_masks(
-      jnp.ones((1, 2, 2)), jnp.ones((1, 9)), layout='mine'
-    )
+    kernel_masks(jnp.ones((1, 2, 2)), jnp.ones((1, 9)), layout='mine')
 
 
 def shapes_of(layer, channels, z=None):
