@@ -54,6 +54,7 @@ def test_loss_falls(name, mode, dtype):
 @pytest.mark.parametrize(('name', 'mode'), CASES)
 def test_whole_run(name, mode, tmp_path):
   config = configuration.load(f'configs/coic/mixed.py:{name},{mode},smoke')
+  config.train.batch_size = jax.device_count()
   scores = train.train_and_evaluate(config, tmp_path)
   assert all(math.isfinite(value) for value in scores.values())
   assert (tmp_path / 'model.safetensors').is_file()
