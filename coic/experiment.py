@@ -306,12 +306,13 @@ def make_optimizer(
   # The rate is the last factor, the same for both groups.
   early = optimizers.make_optimizer(**options, learning_rate=1.0)
   late = optimizers.make_optimizer(
-    **options | {'weight_decay': late_decay}, learning_rate=1.0
+    **options | {'weight_decay': late_decay},
+    learning_rate=1.0,
+    first_update=config.train.plain_steps,
   )
-  plain_steps = config.train.plain_steps
   groups = {
     'early': early,
-    'late': optax.conditionally_mask(late, lambda step: step >= plain_steps),
+    'late': late,
     'frozen': optax.set_to_zero(),
   }
   frozen = config.train.freeze_network
@@ -333,5 +334,5 @@ def make_optimizer(
   return optax.chain(
     *clip,
     optax.partition(groups, labels),
-    optax.scale_by_schedule(schedule),
+    optax.scale_by_schedule(optimizers.computed_once(schedule)),
   )

@@ -1,10 +1,19 @@
 """Variables of a module, without running it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
-from jax.extend.core import jaxpr_as_fun
+from jax.extend.core import (
+  ClosedJaxpr,
+  Jaxpr,
+  jaxpr_as_fun,
+  JaxprEqn,
+  jaxprs_in_params,
+  Var,
+)
+from jax.extend.core.primitives import random_bits_p
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from common.array_types import Array, Variables
@@ -15,9 +24,11 @@ def initialize(
 ) -> Variables:
   """The variables of `module.init(rng, *args, **options)`.
 
-  Initialisers are all that runs, one by one, so that they share compiled
-  programs. `Module.lazy_init` also runs what the module makes of constants, and
-  JAX keeps a program for each kind of operation in it.
+  Initialisers are all that runs: what they draw one by one, so that they share
+  compiled programs, and the last operation of each, which has the variable's
+  shape, in a program together, which is dropped. `Module.lazy_init` also runs
+  what the module makes of constants, and JAX keeps a program for each kind of
+  operation and shape in it.
 
   Args:
     module: to initialise.
@@ -52,5 +63,41 @@ def initialize(
       f'variables of {type(module).__name__} depend on the values of an '
       'argument, not only on its shape: give arrays'
     )
-  values = jaxpr_as_fun(closed.replace(jaxpr=jaxpr))()
+  first, last = _without_last_operations(jaxpr)
+  values = jaxpr_as_fun(ClosedJaxpr(first, closed.consts))()
+  values = jax.jit(jaxpr_as_fun(ClosedJaxpr(last, ())))(*values)
   return jax.tree.unflatten(jax.tree.structure(variables), values)
+
+
+def _without_last_operations(jaxpr: Jaxpr) -> tuple[Jaxpr, Jaxpr]:
+  """What comes before operations that only results need, and these.
+
+  Those that draw random numbers, which compile for long, stay with the first.
+  """
+  inputs = {x for equation in jaxpr.eqns for x in _variables(equation.invars)}
+  parts: tuple[list[JaxprEqn], list[JaxprEqn]] = [], []
+  for equation in jaxpr.eqns:
+    is_last = inputs.isdisjoint(equation.outvars) and not _draws(equation)
+    parts[is_last].append(equation)
+  first, last = parts
+  made = {x for equation in last for x in equation.outvars}
+  passed = dict.fromkeys(
+    [x for equation in last for x in _variables(equation.invars)]
+    + [x for x in _variables(jaxpr.outvars) if x not in made]
+  )
+  info = jaxpr.debug_info.with_unknown_names()
+  return (
+    jaxpr.replace(eqns=first, outvars=[*passed], debug_info=info),
+    jaxpr.replace(constvars=[], invars=[*passed], eqns=last, debug_info=info),
+  )
+
+
+def _variables(atoms: Sequence[Any]) -> list[Var]:
+  return [x for x in atoms if isinstance(x, Var)]
+
+
+def _draws(equation: JaxprEqn) -> bool:
+  inner = jaxprs_in_params(equation.params)
+  return equation.primitive is random_bits_p or any(
+    _draws(x) for jaxpr in inner for x in jaxpr.eqns
+  )

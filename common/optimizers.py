@@ -1,15 +1,22 @@
 """Learning-rate schedules and optimisers of the published recipes."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from common.array_types import ArrayLike, PyTree
 from common.layers.materialized import materialized
 
 SCHEDULES = ('constant', 'cosine', 'step')
+_UPDATES = 'adam', 'sgd', 'adamw', 'lamb'
+_SMALL = 1 << 16  # Entries, of which a copy costs next to nothing.
+
+MaskFunction = Callable[[PyTree], PyTree]
 
 
 def learning_rate_schedule(
@@ -109,6 +116,7 @@ def make_optimizer(
   clip_norm: float | None = None,
   clip_value: float | None = None,
   decay_all: bool = False,
+  first_update: int | None = None,
 ) -> optax.GradientTransformation:
   """An optimiser of the published recipes, as an optax chain.
 
@@ -128,6 +136,8 @@ def make_optimizer(
     clip_value: limit of each entry of the gradient, applied first.
     decay_all: let 'sgd', 'adamw' and 'lamb' decay all parameters, as PyTorch
       does, and not those of `weight_decay_mask` alone.
+    first_update: number of the update, counted from 0, before which parameters
+      and the optimiser's state stay as they are; None for no such wait.
 
   Returns:
     An optax gradient transformation.
@@ -138,23 +148,133 @@ def make_optimizer(
   Source: timm 0.6.5 optimisers, which the published recipes of RSD use, and
   PyTorch's Adam, which those of TRNR and CoIC do.
   """
-  mask = _everything if decay_all else weight_decay_mask
-  decay = optax.add_decayed_weights(weight_decay, mask)
-  moments = optax.scale_by_adam(b1, b2, epsilon)
-  chains = {
-    'adam': (optax.add_decayed_weights(weight_decay), moments),
-    'sgd': (decay, optax.trace(momentum, nesterov=True)),
-    'adamw': (moments, decay),
-    'lamb': (moments, decay, optax.masked(optax.scale_by_trust_ratio(), mask)),
-  }
-  if name not in chains:
-    raise ValueError(f'optimizer {name!r} must be one of {", ".join(chains)}')
+  if name not in _UPDATES:
+    raise ValueError(f'optimizer {name!r} must be one of {", ".join(_UPDATES)}')
+  if callable(learning_rate):
+    learning_rate = computed_once(learning_rate)
   clips = [optax.clip(clip_value)] if clip_value else []
   clips += [clip_by_global_norm(clip_norm)] if clip_norm else []
-  if callable(learning_rate):
-    learning_rate = _computed_once(learning_rate)
-  return optax.chain(
-    *clips, *chains[name], optax.scale_by_learning_rate(learning_rate)
+
+  def make(mask: MaskFunction) -> optax.GradientTransformation:
+    decay = optax.add_decayed_weights(weight_decay, mask)
+    moments = optax.scale_by_adam(b1, b2, epsilon)
+    chains = {
+      'adam': (optax.add_decayed_weights(weight_decay), moments),
+      'sgd': (decay, optax.trace(momentum, nesterov=True)),
+      'adamw': (moments, decay),
+      'lamb': (
+        moments,
+        decay,
+        optax.masked(optax.scale_by_trust_ratio(), mask),
+      ),
+    }
+    rate = optax.scale_by_learning_rate(learning_rate)
+    chain = optax.chain(*clips, *chains[name], rate)
+    return chain if first_update is None else _from_update(chain, first_update)
+
+  everything = decay_all or name == 'adam'
+  mask = _everything if everything else weight_decay_mask
+  # A trust ratio is of each parameter.
+  return make(mask) if name == 'lamb' else _small_together(make, mask)
+
+
+def _small_together(
+  make: Callable[[MaskFunction], optax.GradientTransformation],
+  mask: MaskFunction,
+) -> optax.GradientTransformation:
+  """The optimiser of a mask; on CPUs, small parameters are updated as one.
+
+  XLA's CPU backend compiles three kernels for each parameter, of up to fifty
+  operations each, which can be most of a training step's program.
+
+  Args:
+    make: an optimiser that treats all entries alike, but for a mask.
+    mask: of the parameters.
+
+  Returns:
+    An optimiser whose state is that of `make(mask)`.
+  """
+  plain = make(mask)
+
+  def update(
+    updates: PyTree, state: optax.OptState, params: PyTree | None = None
+  ) -> tuple[PyTree, optax.OptState]:
+    if params is None or jax.default_backend() != 'cpu':
+      return plain.update(updates, state, params)
+    packing = _Packing(params, mask(params))
+    if not packing.worthwhile:
+      return plain.update(updates, state, params)
+    flags = packing.flags
+    updates, state = make(lambda _: flags).update(
+      packing.pack(updates),
+      _of_parameters(packing.pack, state, params),
+      packing.pack(params),
+    )
+    return packing.unpack(updates), _of_parameters(packing.unpack, state, flags)
+
+  return optax.GradientTransformation(plain.init, update)
+
+
+class _Packing:
+  """Trees like those of parameters, with small leaves in one or two vectors.
+
+  Attributes:
+    flags: mask of a packed tree.
+    worthwhile: whether there are leaves to join.
+  """
+
+  def __init__(self, params: PyTree, mask: PyTree):
+    leaves, self._structure = jax.tree.flatten(params)
+    marks = jax.tree.leaves(mask)
+    self._shapes = [x.shape for x in leaves]
+    small = [x.size <= _SMALL and x.dtype == jnp.float32 for x in leaves]
+    self._large = [i for i, is_small in enumerate(small) if not is_small]
+    self._joined = [
+      places
+      for mark in (True, False)
+      if (places := [i for i, x in enumerate(marks) if small[i] and x is mark])
+    ]
+    self.worthwhile = sum(small) > len(self._joined)
+    self.flags = {
+      'large': [marks[i] for i in self._large],
+      'joined': [marks[places[0]] for places in self._joined],
+    }
+
+  def pack(self, tree: PyTree) -> PyTree:
+    """Leaves that are large, and vectors of the others."""
+    leaves = jax.tree.leaves(tree)
+    return {
+      'large': [leaves[i] for i in self._large],
+      'joined': [
+        jnp.concatenate([leaves[i].ravel() for i in places])
+        for places in self._joined
+      ],
+    }
+
+  def unpack(self, packed: PyTree) -> PyTree:
+    """The tree whose leaves `pack` was given."""
+    leaves = dict(zip(self._large, packed['large'], strict=True))
+    for places, vector in zip(self._joined, packed['joined'], strict=True):
+      ends = np.cumsum([math.prod(self._shapes[i]) for i in places])
+      parts = jnp.split(materialized(vector), ends[:-1])
+      for i, part in zip(places, parts, strict=True):
+        leaves[i] = part.reshape(self._shapes[i])
+    return jax.tree.unflatten(
+      self._structure, [leaves[i] for i in range(len(leaves))]
+    )
+
+
+def _of_parameters(
+  function: Callable[[PyTree], PyTree], state: PyTree, params: PyTree
+) -> PyTree:
+  """Maps what in an optimiser's state is a tree like the parameters."""
+  structure: Any = jax.tree.structure(params)
+
+  def is_like(tree: PyTree) -> bool:
+    return bool(jax.tree.structure(tree) == structure)
+
+  return jax.tree.map(
+    lambda x: function(x) if is_like(x) else x, state, is_leaf=is_like
   )
 
 
@@ -167,7 +287,9 @@ def global_norm(tree: PyTree) -> jax.Array:
   leaves = jax.tree.leaves(tree)
   if jax.default_backend() == 'cpu':
     # XLA's CPU backend compiles three kernels for the sum over a leaf.
-    leaves = [jnp.concatenate([x.ravel() for x in leaves])]
+    small = [x.ravel() for x in leaves if x.size <= _SMALL]
+    leaves = [x for x in leaves if x.size > _SMALL]
+    leaves += [jnp.concatenate(small)] if small else []
   return jnp.sqrt(sum(jnp.square(x).sum() for x in leaves))
 
 
@@ -182,15 +304,47 @@ def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
 
   def clip(gradients: PyTree, params: PyTree) -> PyTree:
     del params
-    factor = jnp.minimum(limit / (global_norm(gradients) + 1e-6), 1.0)
+    factor = limit / (global_norm(gradients) + 1e-6)
+    factor = materialized(jnp.minimum(factor, 1.0))
     return jax.tree.map(lambda x: x * factor, gradients)
 
   return optax.stateless(clip)
 
 
-def _computed_once(schedule: optax.Schedule) -> optax.Schedule:
+def computed_once(schedule: optax.Schedule) -> optax.Schedule:
   """The same, and not anew in the update of each parameter (XLA on CPUs)."""
   return lambda count: materialized(jnp.asarray(schedule(count)))
+
+
+def _from_update(
+  inner: optax.GradientTransformation, first: int
+) -> optax.GradientTransformationExtraArgs:
+  """What `optax.conditionally_mask` makes of a condition, by selection.
+
+  XLA's CPU backend cannot fuse a condition with what comes before and after.
+  """
+  inner = optax.with_extra_args_support(inner)
+
+  def init(params: PyTree) -> optax.transforms.ConditionallyMaskState:
+    step = jnp.zeros((), jnp.int32)
+    return optax.transforms.ConditionallyMaskState(step, inner.init(params))
+
+  def update(
+    updates: PyTree,
+    state: optax.transforms.ConditionallyMaskState,
+    params: PyTree | None = None,
+    **extra: Any,
+  ) -> tuple[PyTree, optax.transforms.ConditionallyMaskState]:
+    active = state.step >= first
+    updates, new = inner.update(updates, state.inner_state, params, **extra)
+    updates = jax.tree.map(lambda x: jnp.where(active, x, 0), updates)
+    kept = jax.tree.map(
+      lambda new, old: jnp.where(active, new, old), new, state.inner_state
+    )
+    step = optax.safe_increment(state.step)
+    return updates, optax.transforms.ConditionallyMaskState(step, kept)
+
+  return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _everything(params: PyTree) -> PyTree:

@@ -13,7 +13,7 @@ from coic.models.experts import ExpertMixture
 from coic.models.transformer import context, LayerNorm, PlainConv
 from coic.modulation import ModulatedConv
 from common.array_types import Array, at_least_float32, require_same_shape
-from common.layers import materialized
+from common.layers import in_sequence, materialized
 
 
 class SparseAttention(nn.Module):
@@ -210,20 +210,19 @@ class DRSformer(Backbone):
       )
     self._check(image, z)
     options = self._layer_options()
-    block = (
-      nn.remat(SparseTransformerBlock) if self.remat else SparseTransformerBlock
-    )
 
     def conv(x: Array, features: int, name: str) -> Array:
       layer = ModulatedConv(features, 3, use_bias=False, name=name, **options)
       return layer(x, z)
 
     def level(x: Array, index: int, name: str) -> Array:
-      for i in range(self.blocks[index]):
-        x = block(
+      blocks = [
+        SparseTransformerBlock(
           self.heads[index], self.expansion, options, name=f'{name}_block{i}'
-        )(x, z)
-      return x
+        )
+        for i in range(self.blocks[index])
+      ]
+      return in_sequence(blocks, x, z, remat=self.remat)
 
     def experts(x: Array, name: str) -> Array:
       return ExpertMixture(self.expert_steps, self.remat, options, name=name)(

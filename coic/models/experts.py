@@ -11,7 +11,7 @@ from jax import lax
 from coic.models.transformer import PlainConv
 from coic.modulation import ModulatedConv
 from common.array_types import Array, at_least_float32
-from common.layers import fan_in_uniform, uniform_within
+from common.layers import fan_in_uniform, in_sequence, uniform_within
 
 
 class ExpertStep(nn.Module):
@@ -24,7 +24,7 @@ class ExpertStep(nn.Module):
   layer_options: Mapping[str, Any]
 
   @nn.compact
-  def __call__(self, x: Array, gates: Array, z: Array | None) -> Array:
+  def __call__(self, x: Array, z: Array | None, gates: Array) -> Array:
     """Maps [b, h, w, c] and gates [b, 8] to [b, h, w, c]."""
     features = x.shape[-1]
     dtype = self.layer_options['dtype']
@@ -113,7 +113,7 @@ class ExpertMixture(nn.Module):
     dtype = self.layer_options['dtype']
     x = PlainConv(x.shape[-1], 1, use_bias=False, dtype=dtype, name='input')(x)
     x = nn.relu(x)
-    step = nn.remat(ExpertStep) if self.remat else ExpertStep
-    for i in range(self.steps):
-      x = step(self.layer_options, name=f'step{i}')(x, gates[:, i], z)
-    return x
+    steps = [
+      ExpertStep(self.layer_options, name=f'step{i}') for i in range(self.steps)
+    ]
+    return in_sequence(steps, x, z, each=gates.swapaxes(0, 1), remat=self.remat)

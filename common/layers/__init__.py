@@ -2,6 +2,7 @@
 
 from common.layers.attention import attend, SelfAttention
 from common.layers.batch_norm import BatchNorm
+from common.layers.block_sequence import in_sequence
 from common.layers.dense import Dense
 from common.layers.dense_convolution import Conv, convolution
 from common.layers.drop_path import DropPath
@@ -36,6 +37,7 @@ __all__ = [
   'fan_in_uniform',
   'from_windows',
   'gelu',
+  'in_sequence',
   'layer_norm',
   'materialized',
   'max_pool',

@@ -152,6 +152,70 @@ def test_lamb_trusts_decayed_parameters_alone():
   np.testing.assert_allclose(updates['bias'], -np.ones(4), 1e-5)
 
 
+@pytest.mark.parametrize(
+  'options',
+  [
+    {'name': 'adam', 'weight_decay': 0.1, 'clip_value': 0.5},
+    {'name': 'adamw', 'weight_decay': 0.1, 'clip_norm': 1.0},
+    {'name': 'sgd', 'weight_decay': 0.1, 'decay_all': True},
+    {'name': 'adamw', 'weight_decay': 0.1, 'first_update': 2},
+    {'name': 'lamb', 'weight_decay': 0.1},
+  ],
+  ids=lambda options: '-'.join(map(str, options.values())),
+)
+def test_small_parameters_are_updated_as_if_by_themselves(options, monkeypatch):
+  shapes = {'kernel': (3, 4), 'bias': (4,), 'large': (5, 20), 'scale': (7,)}
+
+  def draw(seed):
+    keys = jax.random.split(jax.random.key(seed), len(shapes))
+    pairs = zip(keys, shapes.items(), strict=True)
+    return {name: jax.random.normal(key, shape) for key, (name, shape) in pairs}
+
+  def run(entries):
+    monkeypatch.setattr(optimizers, '_SMALL', entries)
+    tx = optimizers.make_optimizer(
+      **options,
+      learning_rate=optimizers.learning_rate_schedule(
+        'cosine', learning_rate=0.3, num_steps=5
+      ),
+    )
+    params = draw(0)
+    state = tx.init(params)
+    shape = jax.tree.structure(state)
+    for seed in range(1, 5):
+      updates, state = tx.update(draw(seed), state, params)
+      params = optax.apply_updates(params, updates)
+      assert jax.tree.structure(state) == shape
+    return params, state
+
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6),
+    run(50),
+    run(0),
+  )
+
+
+def test_updates_can_begin_late():
+  options = {'learning_rate': 0.3, 'weight_decay': 0.1}
+  ours = optimizers.make_optimizer('adamw', **options, first_update=2)
+  expected = optax.conditionally_mask(
+    optimizers.make_optimizer('adamw', **options), lambda step: step >= 2
+  )
+  params = {'kernel': jnp.full((2, 2), 2.0), 'bias': jnp.full((3,), 2.0)}
+  states = [tx.init(params) for tx in (ours, expected)]
+  for step in range(4):
+    gradients = jax.tree.map(lambda x, s=step: x * (s - 1.5), params)
+    found = [
+      tx.update(gradients, state, params)
+      for tx, state in zip((ours, expected), states, strict=True)
+    ]
+    states = [state for _, state in found]
+    for x, y in zip(*map(jax.tree.leaves, found), strict=True):
+      np.testing.assert_allclose(x, y, rtol=1e-6)
+    still = all(not x.any() for x in jax.tree.leaves(found[0][0]))
+    assert still == (step < 2)
+
+
 def test_weight_decay_mask_goes_by_name():
   params = {
     'kernel': jnp.zeros((2, 2)),
