@@ -27,7 +27,7 @@ def in_sequence(
 
   Args:
     blocks: submodules of the calling one that differ in name alone, and have
-      no variables but parameters.
+      no variables but parameters; none of them give x.
     x: float array that they map to another of the same shape and dtype.
     *args: what each takes after x, the same for all; arrays or None.
     each: what each takes after that, a tree of arrays [blocks, ...]; None for
@@ -37,12 +37,11 @@ def in_sequence(
   Returns:
     Float array like x.
   """
-  first = blocks[0]
   if (
     jax.default_backend() == 'cpu'
     and len(blocks) > 1
-    and not first.is_initializing()
-    and not first.is_mutable_collection('intermediates')
+    and not blocks[0].is_initializing()
+    and not blocks[0].is_mutable_collection('intermediates')
   ):
     return _loop(blocks, x, args, each)
   call = nn.remat(_call) if remat else _call
