@@ -221,6 +221,12 @@ def meta_loss(
   if remat and not first_order:
     inner_step = jax.checkpoint(inner_step)
 
+  # A program of one inner step. With gradients through all, a loop would keep
+  # much more.
+  in_loop = (
+    first_order and step_weights is None and jax.default_backend() == 'cpu'
+  )
+
   def loss_of_task(task: Tasks) -> tuple[Array, tuple[Any, ...]]:
     adapted, statistics = params, batch_stats
     factors = jnp.zeros((0,))
@@ -228,24 +234,30 @@ def meta_loss(
       adapted, factors = _attenuate(
         loss_fn, attenuator, params, batch_stats, task['support'], first_order
       )
-    support_losses, query_losses = [], []
-    for step in range(inner_steps):
-      adapted, statistics, loss = inner_step(
-        adapted, statistics, task['support']
+    if in_loop:
+      adapted, statistics, support_losses, losses = _in_loop(
+        loss_fn, inner_step, adapted, statistics, task, inner_steps
       )
-      support_losses.append(loss)
-      counts = step == inner_steps - 1 or step_weights is not None
-      loss, statistics = loss_fn(
-        adapted if counts else jax.lax.stop_gradient(adapted),
-        statistics,
-        task['query'],
-      )
-      query_losses.append(loss)
-    losses = jnp.stack(query_losses)
+    else:
+      of_support: list[Array] = []
+      of_query: list[Array] = []
+      for step in range(inner_steps):
+        adapted, statistics, loss = inner_step(
+          adapted, statistics, task['support']
+        )
+        of_support.append(loss)
+        counts = step == inner_steps - 1 or step_weights is not None
+        loss, statistics = loss_fn(
+          adapted if counts else jax.lax.stop_gradient(adapted),
+          statistics,
+          task['query'],
+        )
+        of_query.append(loss)
+      support_losses, losses = jnp.stack(of_support), jnp.stack(of_query)
     total = (
       losses[-1] if step_weights is None else (step_weights * losses).sum()
     )
-    return total, (statistics, jnp.stack(support_losses), losses, factors)
+    return total, (statistics, support_losses, losses, factors)
 
   if over_tasks == 'vmap':
     totals, each = jax.vmap(loss_of_task)(tasks)
@@ -261,6 +273,42 @@ def meta_loss(
   )
   means = [distributed.pmean(x.mean(0), axis_name) for x in means]
   return total, MetaOutputs(statistics, *means)
+
+
+def _in_loop(
+  loss_fn: LossFunction,
+  inner_step: Callable[..., tuple[PyTree, PyTree, Array]],
+  params: PyTree,
+  batch_stats: PyTree,
+  task: Tasks,
+  inner_steps: int,
+) -> tuple[PyTree, PyTree, Array, Array]:
+  """Inner steps as turns of a loop, and the query loss after the last.
+
+  Returns:
+    Parameters and statistics after all, and losses on support and query set,
+    [inner_steps] each; of the latter, only the last has a gradient.
+  """
+
+  def turn(
+    carry: tuple[PyTree, PyTree], is_last: Array
+  ) -> tuple[tuple[PyTree, PyTree], tuple[Array, Array]]:
+    params, batch_stats, loss = inner_step(*carry, task['support'])
+    query_loss, batch_stats = jax.lax.cond(
+      is_last,
+      lambda batch_stats: (jnp.zeros_like(loss), batch_stats),
+      lambda batch_stats: loss_fn(
+        jax.lax.stop_gradient(params), batch_stats, task['query']
+      ),
+      batch_stats,
+    )
+    return (params, batch_stats), (loss, query_loss)
+
+  (params, batch_stats), (support_losses, query_losses) = jax.lax.scan(
+    turn, (params, batch_stats), jnp.arange(inner_steps) == inner_steps - 1
+  )
+  last, batch_stats = loss_fn(params, batch_stats, task['query'])
+  return params, batch_stats, support_losses, query_losses.at[-1].set(last)
 
 
 def _mean_of_tasks(
