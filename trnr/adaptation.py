@@ -289,26 +289,32 @@ def _in_loop(
     Parameters and statistics after all, and losses on support and query set,
     [inner_steps] each; of the latter, only the last has a gradient.
   """
+  query = task['query']
+  shape = jax.eval_shape(loss_fn, params, batch_stats, query)[0]
+  nothing = distributed.varying_like(jnp.zeros((), shape.dtype), query)
 
   def turn(
-    carry: tuple[PyTree, PyTree], is_last: Array
+    carry: tuple[PyTree, PyTree], is_first: Array
   ) -> tuple[tuple[PyTree, PyTree], tuple[Array, Array]]:
-    params, batch_stats, loss = inner_step(*carry, task['support'])
+    params, batch_stats = carry
+    # Beside the inner step, as the two have nothing to do with each other.
     query_loss, batch_stats = jax.lax.cond(
-      is_last,
-      lambda batch_stats: (jnp.zeros_like(loss), batch_stats),
+      is_first,
+      lambda batch_stats: (nothing, batch_stats),
       lambda batch_stats: loss_fn(
-        jax.lax.stop_gradient(params), batch_stats, task['query']
+        jax.lax.stop_gradient(params), batch_stats, query
       ),
       batch_stats,
     )
+    params, batch_stats, loss = inner_step(params, batch_stats, task['support'])
     return (params, batch_stats), (loss, query_loss)
 
   (params, batch_stats), (support_losses, query_losses) = jax.lax.scan(
-    turn, (params, batch_stats), jnp.arange(inner_steps) == inner_steps - 1
+    turn, (params, batch_stats), jnp.arange(inner_steps) == 0
   )
-  last, batch_stats = loss_fn(params, batch_stats, task['query'])
-  return params, batch_stats, support_losses, query_losses.at[-1].set(last)
+  last, batch_stats = loss_fn(params, batch_stats, query)
+  losses = jnp.append(query_losses[1:], last)
+  return params, batch_stats, support_losses, losses
 
 
 def _mean_of_tasks(
