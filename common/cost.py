@@ -40,7 +40,11 @@ def _count(jaxpr: Any, repeat_loops: bool) -> int:
       out_axis = equation.params['dimension_numbers'].rhs_spec[0]
       kernel = equation.invars[1].aval
       per_output = kernel.size // kernel.shape[out_axis]
-    elif equation.params.get('name') == 'depthwise_products':
+    elif (
+      equation.params.get('name') == 'depthwise_products'
+      # In loops, what is constant in it can be by itself.
+      and len(equation.invars) > 1
+    ):
       per_output = math.prod(equation.invars[1].aval.shape[-3:-1])
     elif equation.params.get('name') == 'depthwise_kernel_gradient':
       gradient, kernel = equation.invars[0].aval, equation.outvars[0].aval
