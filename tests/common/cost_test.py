@@ -48,3 +48,19 @@ def test_counts_what_a_result_follows_from():
     return x
 
   assert cost.multiply_adds(run, jnp.ones((3, 3))) == 0
+
+
+def test_depthwise_convolutions_that_are_computed_again_in_a_loop_count():
+  kernels = jnp.ones((4, 3, 3, 1, 5))
+
+  def loss(kernels):
+    def body(x, kernel):
+      return layers.convolution(x, kernel, padding=1, groups=5), None
+
+    body = jax.checkpoint(body, prevent_cse=False)
+    return jax.lax.scan(body, jnp.ones((2, 8, 8, 5)), kernels)[0].sum()
+
+  once = 4 * 2 * 8 * 8 * 5 * 9
+  # Forward, again, and the two gradients; the first image's is of no use.
+  counted = cost.multiply_adds(jax.grad(loss), kernels)
+  assert 3 * once <= counted <= 4 * once
