@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from common import distributed
 from common.array_types import Array, ArrayLike, Batch, PyTree
+from trnr.task_mean import mean_of_tasks
 
 LossFunction = Callable[[PyTree, PyTree, Batch], tuple[Array, PyTree]]
 Attenuate = Callable[[Array], Array]
@@ -263,7 +264,7 @@ def meta_loss(
     totals, each = jax.vmap(loss_of_task)(tasks)
     total = totals.mean()
   else:
-    total, each = _mean_of_tasks(loss_of_task, tasks)
+    total, each = mean_of_tasks(loss_of_task, tasks)
   statistics, *means = jax.lax.stop_gradient(each)
   statistics = _consecutive(
     start,
@@ -315,47 +316,6 @@ def _in_loop(
   last, batch_stats = loss_fn(params, batch_stats, query)
   losses = jnp.append(query_losses[1:], last)
   return params, batch_stats, support_losses, losses
-
-
-def _mean_of_tasks(
-  loss_of_task: Callable[[Tasks], tuple[Array, Any]], tasks: Tasks
-) -> tuple[Array, Any]:
-  """Mean loss of tasks one after the other, and what each gives besides.
-
-  JAX would go through all tasks and then back through all, and so keep the
-  intermediate results of all. Here, the gradient of a task is taken at once.
-  """
-  function, closed_over = jax.closure_convert(
-    loss_of_task, jax.tree.map(lambda x: x[0], tasks)
-  )
-
-  @jax.custom_vjp
-  def mean(closed_over: list[Array]) -> tuple[Array, Any]:
-    totals, each = jax.lax.map(lambda task: function(task, *closed_over), tasks)
-    return totals.mean(), each
-
-  def forward(
-    closed_over: list[Array],
-  ) -> tuple[tuple[Array, Any], list[Array]]:
-    def body(
-      gradient: list[Array], task: Tasks
-    ) -> tuple[list[Array], tuple[Array, Any]]:
-      result, of_task = jax.value_and_grad(
-        lambda values: function(task, *values), has_aux=True
-      )(closed_over)
-      return jax.tree.map(jnp.add, gradient, of_task), result
-
-    gradient = jax.tree.map(jnp.zeros_like, closed_over)
-    gradient, (totals, each) = jax.lax.scan(body, gradient, tasks)
-    return (totals.mean(), each), [x / len(totals) for x in gradient]
-
-  def backward(
-    gradient: list[Array], cotangents: tuple[Array, Any]
-  ) -> tuple[list[Array]]:
-    return ([cotangents[0] * x for x in gradient],)
-
-  mean.defvjp(forward, backward)
-  return mean(closed_over)
 
 
 def multi_step_weights(

@@ -19,15 +19,13 @@ def in_sequence(
 ) -> Array:
   """What the last of the blocks makes, each of what the one before made.
 
-  XLA for CPUs keeps dozens of kilobytes for every operation of a program, and
-  takes minutes to compile a deep one. So there the blocks are turns of a loop
-  over their stacked parameters, and the backward pass computes each block
-  again, which holds little and costs what writing down all that is inside of
-  the block does, or somewhat more.
+  XLA for CPUs keeps memory for every operation of a program, and takes minutes
+  to compile a deep one. So there the blocks are turns of a loop over their
+  stacked parameters, and the backward pass computes each block again.
 
   Args:
     blocks: submodules of the calling one that differ in name alone, and have
-      no variables but parameters; none of them give x.
+      no variables but parameters. Without blocks, x is what is returned.
     x: float array that they map to another of the same shape and dtype.
     *args: what each takes after x, the same for all; arrays or None.
     each: what each takes after that, a tree of arrays [blocks, ...]; None for
