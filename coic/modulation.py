@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen import dtypes
+from jax.ad_checkpoint import checkpoint_name
 
 from coic.masks import kernel_masks, mask_gate, MaskLayout
 from common import layers
@@ -31,6 +32,9 @@ from common.layers import fan_in_uniform, uniform_within
 Size = int | tuple[int, int]
 
 EMBEDDING_FEATURES = 128  # Width of z in the published networks.
+
+# What `ModulatedConv` makes, to policies of `jax.checkpoint`.
+CONVOLUTION = 'modulated_convolution'
 
 
 class MaskGenerator(nn.Module):
@@ -234,7 +238,8 @@ class ModulatedConv(_ModulatedLayer):
       dilation=dilation,
       groups=self.groups,
     )
-    return x if bias is None else x + bias[None, None, None]
+    x = x if bias is None else x + bias[None, None, None]
+    return checkpoint_name(x, CONVOLUTION)
 
 
 def convolve_together(

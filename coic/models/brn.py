@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from coic.models.backbone import Backbone, Outputs
-from coic.modulation import convolve_together, ModulatedConv
+from coic.modulation import CONVOLUTION, convolve_together, ModulatedConv
 from common import distributed
 from common.array_types import Array, at_least_float32
 from common.layers import materialized
@@ -101,8 +101,8 @@ class BRN(Backbone):
 
   Each iteration has a rain branch and then a background branch: an LSTM and a
   few residual blocks that see the image, the last results and both memories.
-  For images of any size. CPUs always compute iterations again in the backward
-  pass, as with `remat`.
+  For images of any size. Without `remat`, CPUs still compute again in the
+  backward pass what lies between convolutions.
 
   Attributes:
     iterations: number of iterations.
@@ -141,12 +141,16 @@ class BRN(Backbone):
     zeros = distributed.varying_like(zeros, (image, z))
     memory = _Memory(zeros, zeros)
     state = _State(image, image, memory, memory)
-    # CPUs compute an iteration again in the time that they would take to write
-    # down what is inside it and read that back, and hold far less.
-    remat = self.remat or jax.default_backend() == 'cpu'
+    iteration = _Iteration
+    if self.remat:
+      iteration = nn.remat(_Iteration, prevent_cse=False)
+    elif jax.default_backend() == 'cpu':
+      # In less time than they would take to write it down and read it back.
+      keep = jax.checkpoint_policies.save_only_these_names(CONVOLUTION)
+      iteration = nn.remat(_Iteration, prevent_cse=False, policy=keep)
     # Unrolled, the same program takes seven times as long to compile.
     iterations = nn.scan(
-      nn.remat(_Iteration, prevent_cse=False) if remat else _Iteration,
+      iteration,
       variable_broadcast='params',
       variable_axes={'intermediates': 0},
       split_rngs={'params': False},

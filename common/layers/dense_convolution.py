@@ -23,7 +23,7 @@ from common.layers.depthwise_convolution import (
 from common.layers.materialized import after, parameters_first
 
 # Of the matrix products that a kernel's gradient is made of on CPUs.
-_FEW_CHANNELS, _ROWS_OF_A_PRODUCT = 16, 2**14
+_FEW_CHANNELS, _NARROW, _ROWS_OF_A_PRODUCT = 16, 512, 2**13
 
 
 def convolution(
@@ -191,11 +191,12 @@ def _kernel_gradient(
   x_dilation: Pair,
   dilation: Pair,
 ) -> Array:
-  """Matrix products of shifted images with the gradient, tap by tap.
+  """Matrix products of shifted images with the shifted gradient.
 
   XLA's own is a convolution whose window is as large as the image, which is
-  far from what the machine can do. In a loop, the program is small, and holds
-  one shifted array at a time, of some images.
+  far from what the machine can do. Of some images at a time, columns of taps
+  are shifts of the image, put beside each other, and rows of taps shifts of the
+  gradient: one product makes all taps, of few copies.
 
   Returns:
     Float32 at least, [*sides, c, features].
@@ -203,62 +204,83 @@ def _kernel_gradient(
   batch, height, width, features = gradient.shape
   channels = x.shape[3]
   part = _images_at_a_time(batch, height * width)
-  # A product of few channels would be mostly overhead: a row of taps together.
-  together = sides[1] if channels < _FEW_CHANNELS else 1
-  reached = [
-    (side - 1) * stride + 1
-    for side, stride in zip((height, width), strides, strict=True)
-  ]
+  # Few channels are cheaper to shift than the gradient: then a row at a time.
+  apart = channels < _FEW_CHANNELS
+  row_sets = _rows_together(sides[0], dilation[0], strides[0], apart)
+  # Two threads share a product of few columns if it is two products.
+  halves = 2 if part % 2 == 0 and sides[1] * channels <= _NARROW else 1
   pads = [
     (*around, distance - 1)
     for around, distance in zip(padding, x_dilation, strict=True)
   ]
-  starts = [
-    (row * dilation[0], column * dilation[1])
-    for row in range(sides[0])
-    for column in range(0, sides[1], together)
-  ]
+  reached = (width - 1) * strides[1] + 1
   wide = jnp.promote_types(x.dtype, jnp.float32)
 
-  def of_part(total: Array, arrays: tuple[Array, Array]) -> tuple[Array, None]:
+  def of_rows(padded: Array, gradients: Array, rows: Sequence[int]) -> Array:
+    first, shifts = rows[0] * dilation[0], [
+      (row - rows[0]) * dilation[0] // strides[0] for row in rows
+    ]
+    seen = (height + shifts[-1] - 1) * strides[0] + 1
+    images = padded[:, first : first + seen : strides[0]]
+    columns = [
+      images[:, :, left : left + reached : strides[1]]
+      for left in range(0, sides[1] * dilation[1], dilation[1])
+    ]
+    shifted = [
+      jnp.pad(gradients, ((0, 0), (shift, shifts[-1] - shift), (0, 0), (0, 0)))
+      for shift in shifts
+    ]
+    return jax.lax.dot_general(
+      jnp.concatenate(columns, -1).reshape(halves, -1, sides[1] * channels),
+      jnp.concatenate(shifted, -1).reshape(halves, -1, len(rows) * features),
+      (((1,), (1,)), ((0,), (0,))),
+      preferred_element_type=wide,
+    )
+
+  def of_part(
+    totals: list[Array], arrays: tuple[Array, Array]
+  ) -> tuple[list[Array], None]:
     images, gradients = arrays
     # Not in the forward pass, where the compiler would pad x for all layers.
     images = after(images, gradients)
     padded = jax.lax.pad(
       images, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0)]
     )
-    reach = (together - 1) * dilation[1]
-
-    def of_taps(_: None, start: Array) -> tuple[None, Array]:
-      row = jax.lax.dynamic_slice(
-        padded,
-        (0, *start, 0),
-        (part, reached[0], reached[1] + reach, channels),
-      )
-      shifted = [
-        row[:, :: strides[0], left : left + reached[1] : strides[1]]
-        for left in range(0, reach + 1, dilation[1])
-      ]
-      product = jax.lax.dot_general(
-        jnp.concatenate(shifted, -1).reshape(-1, together * channels),
-        gradients.reshape(-1, features),
-        (((0,), (0,)), ((), ())),
-        preferred_element_type=wide,
-      )
-      return None, product
-
-    _, products = jax.lax.scan(of_taps, None, jnp.asarray(starts))
-    return total + products, None
+    return [
+      total + of_rows(padded, gradients, rows)
+      for total, rows in zip(totals, row_sets, strict=True)
+    ], None
 
   parts = (
     x.reshape(batch // part, part, *x.shape[1:]),
     gradient.reshape(batch // part, part, *gradient.shape[1:]),
   )
-  zeros = jnp.zeros((len(starts), together * channels, features), wide)
-  total, _ = jax.lax.scan(
+  zeros = [
+    jnp.zeros((halves, sides[1] * channels, len(rows) * features), wide)
+    for rows in row_sets
+  ]
+  totals, _ = jax.lax.scan(
     of_part, distributed.varying_like(zeros, parts), parts
   )
-  return total.reshape(*sides, channels, features)
+  taps: dict[int, Array] = {}
+  for rows, total in zip(row_sets, totals, strict=True):
+    of_rows_together = total.sum(0).reshape(
+      sides[1], channels, len(rows), features
+    )
+    taps |= {row: of_rows_together[:, :, i] for i, row in enumerate(rows)}
+  return jnp.stack([taps[row] for row in range(sides[0])])
+
+
+def _rows_together(
+  count: int, dilation: int, stride: int, apart: bool
+) -> list[list[int]]:
+  """Rows of taps that meet the same rows of an image, or each for itself."""
+  if apart:
+    return [[row] for row in range(count)]
+  sets: dict[int, list[int]] = {}
+  for row in range(count):
+    sets.setdefault(row * dilation % stride, []).append(row)
+  return list(sets.values())
 
 
 def _kernel_gradient_forward(
@@ -288,11 +310,15 @@ def _kernel_gradient_backward(
 
 
 def _images_at_a_time(batch: int, pixels: int) -> int:
-  """Of divisors of the batch, the smallest that fills a matrix product."""
+  """Of divisors of the batch, the smallest that fills a matrix product.
+
+  An even one, so that two threads share it, where the batch is even.
+  """
+  step = 2 - batch % 2
   return next(
     (
       part
-      for part in range(1, batch)
+      for part in range(step, batch, step)
       if batch % part == 0 and part * pixels >= _ROWS_OF_A_PRODUCT
     ),
     max(batch, 1),
