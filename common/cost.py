@@ -46,9 +46,15 @@ def _count(jaxpr: Any, repeat_loops: bool) -> int:
       and len(equation.invars) > 1
     ):
       per_output = math.prod(equation.invars[1].aval.shape[-3:-1])
+    elif equation.params.get('name') == 'wide_convolution':
+      per_output = math.prod(equation.invars[1].aval.shape[:3])
     elif equation.params.get('name') == 'depthwise_kernel_gradient':
       gradient, kernel = equation.invars[0].aval, equation.outvars[0].aval
       total += gradient.size * math.prod(kernel.shape[-3:-1])
+      continue
+    elif equation.params.get('name') == 'dense_kernel_gradient':
+      gradient, kernel = equation.invars[0].aval, equation.outvars[0].aval
+      total += gradient.size * math.prod(kernel.shape[:3])
       continue
     else:
       inner = jax.extend.core.jaxprs_in_params(equation.params)

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.linen.dtypes import promote_dtype
 
 from common import distributed
@@ -21,6 +22,7 @@ from common.layers.depthwise_convolution import (
   Pair,
 )
 from common.layers.materialized import after, parameters_first
+from common.layers.wide_convolution import images_in_a_row, wide_convolution
 
 # Of the matrix products that a kernel's gradient is made of on CPUs.
 _FEW_CHANNELS, _NARROW, _ROWS_OF_A_PRODUCT = 16, 512, 2**13
@@ -127,6 +129,9 @@ def _closed(
   x_dilation: Pair,
   dilation: Pair,
 ) -> Array:
+  images = images_in_a_row(x.shape, kernel.shape, strides[1])
+  if images > 1 and x_dilation == (1, 1):
+    return wide_convolution(x, kernel, images, strides, padding, dilation)
   return _plain(x, kernel, strides, padding, x_dilation, dilation, 1)
 
 
@@ -191,6 +196,21 @@ def _kernel_gradient(
   x_dilation: Pair,
   dilation: Pair,
 ) -> Array:
+  return dense_kernel_gradient(
+    gradient, x, sides, strides, padding, x_dilation, dilation
+  )
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5, 6))
+def dense_kernel_gradient(
+  gradient: Array,
+  x: Array,
+  sides: Pair,
+  strides: Pair,
+  padding: Padding,
+  x_dilation: Pair,
+  dilation: Pair,
+) -> Array:
   """Matrix products of shifted images with the shifted gradient.
 
   XLA's own is a convolution whose window is as large as the image, which is
@@ -208,7 +228,8 @@ def _kernel_gradient(
   apart = channels < _FEW_CHANNELS
   row_sets = _rows_together(sides[0], dilation[0], strides[0], apart)
   # Two threads share a product of few columns if it is two products.
-  halves = 2 if part % 2 == 0 and sides[1] * channels <= _NARROW else 1
+  narrow = sides[1] * channels <= _NARROW
+  halves = 2 if narrow and part * width % 2 == 0 else 1
   pads = [
     (*around, distance - 1)
     for around, distance in zip(padding, x_dilation, strict=True)
@@ -217,9 +238,10 @@ def _kernel_gradient(
   wide = jnp.promote_types(x.dtype, jnp.float32)
 
   def of_rows(padded: Array, gradients: Array, rows: Sequence[int]) -> Array:
-    first, shifts = rows[0] * dilation[0], [
-      (row - rows[0]) * dilation[0] // strides[0] for row in rows
-    ]
+    first, shifts = (
+      rows[0] * dilation[0],
+      [(row - rows[0]) * dilation[0] // strides[0] for row in rows],
+    )
     seen = (height + shifts[-1] - 1) * strides[0] + 1
     images = padded[:, first : first + seen : strides[0]]
     columns = [
@@ -237,38 +259,41 @@ def _kernel_gradient(
       preferred_element_type=wide,
     )
 
-  def of_part(
+  def of_part(images: Array, gradients: Array) -> list[Array]:
+    # Not in the forward pass, where the compiler would pad x for all layers.
+    zero = after(jnp.ones((), x.dtype), gradients) - 1
+    padded = jax.lax.pad(images, zero, [(0, 0, 0), *pads, (0, 0, 0)])
+    return [of_rows(padded, gradients, rows) for rows in row_sets]
+
+  def add_part(
     totals: list[Array], arrays: tuple[Array, Array]
   ) -> tuple[list[Array], None]:
-    images, gradients = arrays
-    # Not in the forward pass, where the compiler would pad x for all layers.
-    images = after(images, gradients)
-    padded = jax.lax.pad(
-      images, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0)]
-    )
-    return [
-      total + of_rows(padded, gradients, rows)
-      for total, rows in zip(totals, row_sets, strict=True)
-    ], None
+    products = of_part(*arrays)
+    return [a + b for a, b in zip(totals, products, strict=True)], None
 
-  parts = (
-    x.reshape(batch // part, part, *x.shape[1:]),
-    gradient.reshape(batch // part, part, *gradient.shape[1:]),
-  )
-  zeros = [
-    jnp.zeros((halves, sides[1] * channels, len(rows) * features), wide)
-    for rows in row_sets
-  ]
-  totals, _ = jax.lax.scan(
-    of_part, distributed.varying_like(zeros, parts), parts
-  )
-  taps: dict[int, Array] = {}
-  for rows, total in zip(row_sets, totals, strict=True):
-    of_rows_together = total.sum(0).reshape(
-      sides[1], channels, len(rows), features
+  if part == batch:
+    products = of_part(x, gradient)
+  else:
+    parts = (
+      x.reshape(batch // part, part, *x.shape[1:]),
+      gradient.reshape(batch // part, part, *gradient.shape[1:]),
     )
-    taps |= {row: of_rows_together[:, :, i] for i, row in enumerate(rows)}
-  return jnp.stack([taps[row] for row in range(sides[0])])
+    zeros = [
+      jnp.zeros((halves, sides[1] * channels, len(rows) * features), wide)
+      for rows in row_sets
+    ]
+    zeros = distributed.varying_like(zeros, parts)
+    products, _ = jax.lax.scan(add_part, zeros, parts)
+  taps = jnp.concatenate(
+    [
+      product.sum(0)
+      .reshape(sides[1], channels, -1, features)
+      .transpose(2, 0, 1, 3)
+      for product in products
+    ]
+  )
+  order = [row for rows in row_sets for row in rows]
+  return taps if order == sorted(order) else taps[np.argsort(order)]
 
 
 def _rows_together(

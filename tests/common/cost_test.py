@@ -42,6 +42,18 @@ def test_depthwise_counts_as_a_convolution():
   assert cost.multiply_adds(both, x, kernel) == 3 * one_way
 
 
+def test_images_beside_each_other_count_as_images():
+  x, kernel = jnp.ones((4, 8, 8, 32)), jnp.ones((3, 3, 32, 32))
+
+  def loss(x, kernel):
+    return jnp.square(layers.convolution(x, kernel, padding=1)).sum()
+
+  one_way = 4 * 8 * 8 * 32 * 9 * 32
+  assert cost.multiply_adds(loss, x, kernel) == one_way
+  both = jax.value_and_grad(loss, argnums=(0, 1))
+  assert cost.multiply_adds(both, x, kernel) == 3 * one_way
+
+
 def test_counts_what_a_result_follows_from():
   def run(x):
     x @ x

@@ -6,7 +6,12 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from common import distributed
-from common.layers import Conv, convolution, dense_convolution
+from common.layers import (
+  Conv,
+  convolution,
+  dense_convolution,
+  wide_convolution,
+)
 
 # Strides, padding, dilation, side of the kernel, batch, groups.
 CASES = [
@@ -58,16 +63,18 @@ def plain(x, kernel, *, strides=1, padding=0, dilation=1, groups=1):
   [
     (*case, taps)
     for case in CASES
-    for taps in ('by rows', 'one by one')
-    if case[-1] == 1 or taps == 'by rows'
+    for taps in ('apart', 'together')
+    if case[-1] == 1 or taps == 'apart'
   ],
 )
 def test_equals_the_plain_one_to_the_second_derivative(
   strides, padding, dilation, side, batch, groups, taps, monkeypatch
 ):
-  if taps == 'one by one':  # As of many channels, and of many pixels.
+  if taps == 'together':  # As of many channels, and of many pixels.
     monkeypatch.setattr(dense_convolution, '_FEW_CHANNELS', 1)
     monkeypatch.setattr(dense_convolution, '_ROWS_OF_A_PRODUCT', 100)
+    monkeypatch.setattr(wide_convolution, '_LEAST_PRODUCTS', 1)
+    monkeypatch.setattr(wide_convolution, '_WORK_OF_A_THREAD', 200)
   options = {
     'strides': strides,
     'padding': padding,
