@@ -8,6 +8,14 @@ import jax
 import jax.extend
 from jax.interpreters import partial_eval
 
+# Of functions under jit, as `common.layers` has them for CPUs.
+_FORMS_OF_LAYERS = (
+  'wide_convolution',
+  'depthwise_products',
+  'dense_kernel_gradient',
+  'depthwise_kernel_gradient',
+)
+
 
 def multiply_adds(
   function: Callable[..., Any], *arguments: Any, repeat_loops: bool = True
@@ -32,6 +40,7 @@ def multiply_adds(
 def _count(jaxpr: Any, repeat_loops: bool) -> int:
   total = 0
   for equation in jaxpr.eqns:
+    name = equation.params.get('name')
     if equation.primitive.name == 'dot_general':
       (contracted, _), _ = equation.params['dimension_numbers']
       shape = equation.invars[0].aval.shape
@@ -40,21 +49,18 @@ def _count(jaxpr: Any, repeat_loops: bool) -> int:
       out_axis = equation.params['dimension_numbers'].rhs_spec[0]
       kernel = equation.invars[1].aval
       per_output = kernel.size // kernel.shape[out_axis]
-    elif (
-      equation.params.get('name') == 'depthwise_products'
-      # In loops, what is constant in it can be by itself.
-      and len(equation.invars) > 1
-    ):
-      per_output = math.prod(equation.invars[1].aval.shape[-3:-1])
-    elif equation.params.get('name') == 'wide_convolution':
+    elif name in _FORMS_OF_LAYERS and len(equation.invars) < 2:
+      continue  # In loops, what is constant in it can be by itself.
+    elif name == 'wide_convolution':
       per_output = math.prod(equation.invars[1].aval.shape[:3])
-    elif equation.params.get('name') == 'depthwise_kernel_gradient':
+    elif name == 'depthwise_products':
+      per_output = math.prod(equation.invars[1].aval.shape[-3:-1])
+    elif name in ('depthwise_kernel_gradient', 'dense_kernel_gradient'):
       gradient, kernel = equation.invars[0].aval, equation.outvars[0].aval
-      total += gradient.size * math.prod(kernel.shape[-3:-1])
-      continue
-    elif equation.params.get('name') == 'dense_kernel_gradient':
-      gradient, kernel = equation.invars[0].aval, equation.outvars[0].aval
-      total += gradient.size * math.prod(kernel.shape[:3])
+      taps = (
+        kernel.shape[:3] if name.startswith('dense') else kernel.shape[-3:-1]
+      )
+      total += gradient.size * math.prod(taps)
       continue
     else:
       inner = jax.extend.core.jaxprs_in_params(equation.params)
