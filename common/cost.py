@@ -46,21 +46,23 @@ def _count(jaxpr: Any, repeat_loops: bool) -> int:
       shape = equation.invars[0].aval.shape
       per_output = math.prod(shape[axis] for axis in contracted)
     elif equation.primitive.name == 'conv_general_dilated':
-      out_axis = equation.params['dimension_numbers'].rhs_spec[0]
-      kernel = equation.invars[1].aval
-      per_output = kernel.size // kernel.shape[out_axis]
+      per_output = _kernel_of_an_output(equation)
     elif name in _FORMS_OF_LAYERS and len(equation.invars) < 2:
       continue  # In loops, what is constant in it can be by itself.
     elif name == 'wide_convolution':
-      per_output = math.prod(equation.invars[1].aval.shape[:3])
+      # In loops, its inputs can be in another order.
+      (per_output,) = (
+        _kernel_of_an_output(part)
+        for jaxpr in jax.extend.core.jaxprs_in_params(equation.params)
+        for part in jaxpr.eqns
+        if part.primitive.name == 'conv_general_dilated'
+      )
     elif name == 'depthwise_products':
       per_output = math.prod(equation.invars[1].aval.shape[-3:-1])
     elif name in ('depthwise_kernel_gradient', 'dense_kernel_gradient'):
       gradient, kernel = equation.invars[0].aval, equation.outvars[0].aval
-      taps = (
-        kernel.shape[:3] if name.startswith('dense') else kernel.shape[-3:-1]
-      )
-      total += gradient.size * math.prod(taps)
+      first = -4 if name.startswith('dense') else -3
+      total += gradient.size * math.prod(kernel.shape[first:-1])
       continue
     else:
       inner = jax.extend.core.jaxprs_in_params(equation.params)
@@ -71,3 +73,9 @@ def _count(jaxpr: Any, repeat_loops: bool) -> int:
       continue
     total += equation.outvars[0].aval.size * per_output
   return total
+
+
+def _kernel_of_an_output(convolution: Any) -> int:
+  out_axis = convolution.params['dimension_numbers'].rhs_spec[0]
+  kernel = convolution.invars[1].aval
+  return kernel.size // kernel.shape[out_axis]
