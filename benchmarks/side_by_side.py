@@ -6,7 +6,6 @@ within a round; the median over rounds is reported, with the smallest and the
 largest. Before that, both must compute the same numbers.
 """
 
-import ctypes
 import dataclasses
 import gc
 import pathlib
@@ -16,6 +15,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from common import host_memory
 
 _PROCESSES = pathlib.Path('/proc')
 
@@ -176,4 +177,4 @@ def peak_mib(make: Callable[[], Prepared], *, runs: int = 3) -> float:
 def _give_back() -> None:
   """Returns memory that is free to the system, so that it does not count."""
   gc.collect()
-  ctypes.CDLL(None).malloc_trim(0)
+  host_memory.return_freed()

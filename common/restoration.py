@@ -4,28 +4,23 @@ What the commands `coic.restore` and `trnr.restore` share.
 """
 
 import argparse
-import contextlib
-import ctypes
 import glob
 import logging
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tqdm
 
-from common import compilation_cache
+from common import compilation_cache, host_memory
 from common.data import picture_files
 from common.data.images import SUFFIXES
 
 _LOGGER = logging.getLogger(__name__)
 
 Restore = Callable[[np.ndarray], np.ndarray]
-# Of glibc's mallopt, the size from which a block is one of its own, and what
-# that becomes in time by itself.
-_MMAP_THRESHOLD, _LARGEST_THRESHOLD = -3, 32 * 2**20
 EXAMPLES = """
 examples:
   python -m {module} --weights RUN photo.jpg --output restored
@@ -107,7 +102,7 @@ def restore_files(
   output.mkdir(parents=True, exist_ok=True)
   problems = []
   run = _ensemble(restore) if self_ensemble else restore
-  with _freed_blocks_returned():
+  with host_memory.returned_when_freed():
     for path, target in tqdm.tqdm(
       targets.items(), unit='picture', disable=None
     ):
@@ -195,25 +190,6 @@ def run(
     print(f'error: {problem.reason}', file=sys.stderr)
   if problems:
     made.exit(1, f'{len(problems)} of the pictures are not restored\n')
-
-
-@contextlib.contextmanager
-def _freed_blocks_returned() -> Iterator[None]:
-  """Has the C library give large blocks back as soon as they are freed.
-
-  Left alone, glibc keeps those of up to 32 MiB, and pictures of several sizes
-  leave them in pieces between what lasts. Elsewhere nothing happens.
-  """
-  try:
-    set_option = ctypes.CDLL(None).mallopt
-  except (AttributeError, OSError, TypeError):
-    yield
-    return
-  set_option(_MMAP_THRESHOLD, 2**20)
-  try:
-    yield
-  finally:
-    set_option(_MMAP_THRESHOLD, _LARGEST_THRESHOLD)
 
 
 def _written_name(path: pathlib.Path) -> str:

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from common import steps
+from common import host_memory, steps
 from common.array_types import Batch, PyTree
 from common.checkpoints import Checkpoints, Progress
 from common.metric_writers import MetricWriter
@@ -195,6 +195,7 @@ class _Run:
     if checkpoints.last_step is not None:
       seconds = self._restore()
       _LOGGER.info('continuing from step %d', self.step)
+    self.first = self.step
     self.chrono = Chrono(
       num_steps=loop.num_steps,
       batch_size=loop.batch_size,
@@ -231,6 +232,8 @@ class _Run:
     loop = self.loop
     batch = self._next(stream)
     self.state, metrics = loop.step_fn(self.state, batch, *loop.constants)
+    if self.step == self.first:
+      host_memory.return_freed()  # What compiling took.
     if self.pending:
       # At most two steps are under way, so batches do not pile up in memory.
       jax.block_until_ready(self.pending[-1])
