@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   )
   parser.add_argument('--only', default='*', help='pattern of names')
   parser.add_argument('--rounds', type=int, default=7, help='that count')
-  parser.add_argument('--warmup', type=int, default=2, help='rounds before')
+  parser.add_argument('--warmup', type=int, default=1, help='rounds before')
   parser.add_argument('--list', action='store_true', help='only the names')
   parser.add_argument(
     '--output', type=pathlib.Path, default=RESULTS, help='folder of the results'
