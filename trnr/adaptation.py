@@ -13,16 +13,15 @@ come one after the other.
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from common import distributed
 from common.array_types import Array, ArrayLike, Batch, PyTree
+from trnr.attenuation import Attenuate, attenuate
 from trnr.task_mean import mean_of_tasks
 
 LossFunction = Callable[[PyTree, PyTree, Batch], tuple[Array, PyTree]]
-Attenuate = Callable[[Array], Array]
 Tasks = Mapping[str, Batch]
 
 
@@ -38,27 +37,6 @@ class Adaptation(NamedTuple):
   params: PyTree
   batch_stats: PyTree
   losses: Array
-
-
-class Attenuator(nn.Module):
-  """Factors of the parameters from their mean gradients on a task.
-
-  Attributes:
-    smallest: lower bound of the factors; the upper one is 1.
-
-  Source: Baik et al., "Learning to Forget for Meta-Learning", CVPR 2020, as
-  the program of Ran et al. has it.
-  """
-
-  smallest: float = 0.7
-
-  @nn.compact
-  def __call__(self, mean_gradients: Array) -> Array:
-    """Maps [parameters] to [parameters] in (smallest, 1)."""
-    count = mean_gradients.shape[-1]
-    hidden = nn.relu(nn.Dense(count, name='hidden')(mean_gradients))
-    gate = nn.sigmoid(nn.Dense(count, name='gate')(hidden))
-    return self.smallest + (1 - self.smallest) * gate
 
 
 class MetaOutputs(NamedTuple):
@@ -232,9 +210,12 @@ def meta_loss(
     adapted, statistics = params, batch_stats
     factors = jnp.zeros((0,))
     if attenuator is not None:
-      adapted, factors = _attenuate(
-        loss_fn, attenuator, params, batch_stats, task['support'], first_order
-      )
+      gradients = jax.grad(loss_fn, has_aux=True)(
+        jax.lax.stop_gradient(params) if first_order else params,
+        batch_stats,
+        task['support'],
+      )[0]
+      adapted, factors = attenuate(attenuator, params, gradients)
     if in_loop:
       adapted, statistics, support_losses, losses = _in_loop(
         loss_fn, inner_step, adapted, statistics, task, inner_steps
@@ -360,24 +341,6 @@ def _inner_step(
     lambda p, rate, g: p - rate * g, params, rates, gradients
   )
   return params, batch_stats, loss
-
-
-def _attenuate(
-  loss_fn: LossFunction,
-  attenuator: Attenuate,
-  params: PyTree,
-  batch_stats: PyTree,
-  support: Batch,
-  first_order: bool,
-) -> tuple[PyTree, Array]:
-  """Parameters times factors that follow from their support gradients."""
-  at = jax.lax.stop_gradient(params) if first_order else params
-  gradients = jax.grad(lambda p: loss_fn(p, batch_stats, support)[0])(at)
-  means = jnp.stack([g.mean() for g in jax.tree.leaves(gradients)])
-  factors = attenuator(means)
-  leaves, structure = jax.tree.flatten(params)
-  scaled = [x * factors[i] for i, x in enumerate(leaves)]
-  return jax.tree.unflatten(structure, scaled), factors
 
 
 def _consecutive(

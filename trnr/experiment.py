@@ -16,7 +16,7 @@ from common.array_types import Array, ArrayLike, compute_dtype, Variables
 from common.data import pairs
 from common.initialization import initialize
 from common.train_state import TrainState
-from trnr import adaptation, input_pipeline, models
+from trnr import adaptation, attenuation, input_pipeline, models
 from trnr.patch_set import PatchSet
 
 MODEL_FILE = 'model.safetensors'
@@ -209,7 +209,7 @@ def create_train_state(
     learned['inner_learning_rates'] = rates
   if config.sampling.name == 'rcs' and block.attenuation_window:
     count = len(jax.tree.leaves(weights))
-    attenuator = adaptation.Attenuator().init(
+    attenuator = attenuation.Attenuator().init(
       rng_attenuator, jnp.zeros((count,))
     )
     params['attenuator'] = attenuator['params']

@@ -14,7 +14,7 @@ from common.array_types import Array, ArrayLike, Batch, PyTree
 from common.checkpoints import export_model
 from common.steps import Found, Step
 from common.train_state import TrainState
-from trnr import adaptation, evaluate, experiment, losses, pictures
+from trnr import adaptation, attenuation, evaluate, experiment, losses, pictures
 from trnr.models import RestorationNetwork
 
 _LOGGER = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def make_task_step(
         rates = model_state['inner_learning_rates']
       attenuator = None
       if 'attenuator' in params:
-        attenuator = adaptation.Attenuator(parent=None).bind(
+        attenuator = attenuation.Attenuator(parent=None).bind(
           {'params': distributed.varying_like(params['attenuator'], tasks)}
         )
       loss, outputs = adaptation.meta_loss(

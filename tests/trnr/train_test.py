@@ -10,7 +10,7 @@ import pytest
 
 from common import distributed, optimizers, steps, train_state
 from common.train_state import TrainState
-from trnr import adaptation, convert, models, train
+from trnr import attenuation, convert, models, train
 
 
 def outer_optimizer(schedule):
@@ -146,7 +146,7 @@ def small_state(options=()):
     )
   if 'attenuator' in options:
     count = len(jax.tree.leaves(variables['params']))
-    attenuator = adaptation.Attenuator()
+    attenuator = attenuation.Attenuator()
     params = attenuator.init(jax.random.key(1), jnp.zeros(count))['params']
     state = state.replace(
       params=state.params | {'attenuator': params},
