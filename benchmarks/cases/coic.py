@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.traverse_util
@@ -37,9 +37,15 @@ _OF_NO_EFFECT = tuple(f'encoder.resblock.{i}.block.3.bias' for i in range(3))
 def cases() -> Iterator[Case]:
   """A step of each stage of BRN, and one of the second of DRSformer.
 
-  DRSformer's crops have half the published side.
+  DRSformer's crops have half the published side. Compared are the numbers of
+  one with a block in each level: in all of them, rounding decides which scores
+  are among the largest and which units of a generator are on, of which there
+  are few, so that single gradients are others altogether.
   """
-  drsformer = _Recipe('drsformer,coic', crop=64)
+  compared = _Recipe(
+    'drsformer,coic', batch_size=2, crop=32, model={'blocks': (1, 1, 1, 1)}
+  )
+  drsformer = _Recipe('drsformer,coic', crop=64, compared=compared)
   for name, recipe in (
     ('coic_step brn plain', _Recipe('brn,baseline')),
     ('coic_step brn coi-m', _Recipe('brn,coic')),
@@ -47,8 +53,8 @@ def cases() -> Iterator[Case]:
   ):
     yield Case(
       name=name,
-      ours=functools.partial(_ours, recipe),
-      peer=functools.partial(_peer, recipe),
+      ours=functools.partial(_side, _ours, recipe),
+      peer=functools.partial(_side, _peer, recipe),
       # Gradients through all of a network, of two orders of summation. At
       # this size rounding puts pixels on the other side of a rectifier's kink:
       # with the encoder, PyTorch in float32 is up to 0.0072 from itself in
@@ -65,19 +71,26 @@ class _Recipe:
 
   Attributes:
     argument: of the config.
+    batch_size: in place of the config's.
     crop: side in pixels, in place of the config's.
+    model: fields of the network, beside the config's.
+    compared: whose numbers are compared, in place of these.
   """
 
   argument: str
+  batch_size: int | None = None
   crop: int | None = None
+  model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  compared: '_Recipe | None' = None
 
   def build(self) -> experiment.Experiment:
     """As `experiment.build`, without pictures, in its stage from step 0 on."""
     config = configuration.load(f'{_CONFIG}:{self.argument}')
+    config.train.batch_size = self.batch_size or config.train.batch_size
     config.data.crop = self.crop or config.data.crop
     if config.model.modulated:
       config.train.plain_steps = 0
-    model = config.model.to_dict()
+    model = config.model.to_dict() | dict(self.model)
     del model['weights']
     pairs: Any = None
     return experiment.Experiment(
@@ -111,6 +124,13 @@ def _multiply_adds(recipe: _Recipe) -> int:
   parts = recipe.build()
   state = jax.eval_shape(parts.initial_state)
   return multiply_adds(train.make_step(parts, None), state, recipe.batch())
+
+
+def _side(make: Callable[[_Recipe], Prepared], recipe: _Recipe) -> Prepared:
+  compared, side = recipe.compared, make(recipe)
+  if compared is None:
+    return side
+  return side._replace(values=lambda: make(compared).values())
 
 
 def _ours(recipe: _Recipe) -> Prepared:
@@ -189,7 +209,7 @@ def _trainer(parts: experiment.Experiment, recipe: _Recipe) -> Trainer:
   modulated = parts.network.modulated
   network = {
     'brn': lambda: BRN(modulated=modulated),
-    'drsformer': DRSformer,
+    'drsformer': lambda: DRSformer(**recipe.model),
   }[config.model.name]()
   contrast = views = None
   if modulated:
