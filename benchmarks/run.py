@@ -35,6 +35,7 @@ from benchmarks.side_by_side import (
   Prepared,
   require_same,
 )
+from common import host_memory
 from results import environment
 
 RESULTS = pathlib.Path(__file__).parent / 'results'
@@ -115,6 +116,7 @@ def _start_up() -> None:
 
 def memory(case: Case) -> dict[str, float]:
   """Peak memory of both sides, each in a process of its own."""
+  host_memory.return_freed()  # So that there is room for those.
   found = {}
   for side in ('ours', 'peer'):
     command = [sys.executable, '-m', 'benchmarks.peak_memory', case.name, side]

@@ -64,7 +64,21 @@ def wide_convolution(
   Returns:
     Float [b, h', w', features], as `jax.lax.conv_general_dilated` does.
   """
-  batch, height, width, channels = x.shape
+
+  def row(x: Array) -> Array:
+    return _of_a_row(x, kernel, strides, padding, dilation)
+
+  if len(x) == images:
+    return row(x)
+  # One after the other, in memory that the first has brought into the cache.
+  rows = jax.lax.map(row, x.reshape(len(x) // images, images, *x.shape[1:]))
+  return rows.reshape(len(x), *rows.shape[2:])
+
+
+def _of_a_row(
+  x: Array, kernel: Array, strides: Pair, padding: Padding, dilation: Pair
+) -> Array:
+  images, height, width, channels = x.shape
   stride, (left, right) = strides[1], padding[1]
   reach = (kernel.shape[1] - 1) * dilation[1] + 1
   columns = (left + width + right - reach) // stride + 1
@@ -72,16 +86,14 @@ def wide_convolution(
   distance = max(columns * stride, width + max(left, right, 0))
   distance += -distance % stride
   x = jnp.pad(x, ((0, 0), (0, 0), (0, distance - width), (0, 0)))
-  x = x.reshape(-1, images, height, distance, channels).swapaxes(1, 2)
-  total = images * distance
+  x = x.swapaxes(0, 1).reshape(1, height, images * distance, channels)
   x = jax.lax.conv_general_dilated(
-    x.reshape(-1, height, total, channels),
+    x,
     kernel,
     window_strides=strides,
     padding=(padding[0], (left, reach - stride - left)),
     rhs_dilation=dilation,
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
-  x = x.reshape(*x.shape[:2], images, distance // stride, -1)
-  x = x[:, :, :, :columns].swapaxes(1, 2)
-  return x.reshape(batch, *x.shape[2:])
+  x = x.reshape(x.shape[1], images, distance // stride, kernel.shape[3])
+  return x[:, :, :columns].swapaxes(0, 1)
