@@ -51,12 +51,8 @@ def _count(jaxpr: Any, repeat_loops: bool) -> int:
       continue  # In loops, what is constant in it can be by itself.
     elif name == 'wide_convolution':
       # In loops, its inputs can be in another order.
-      (per_output,) = (
-        _kernel_of_an_output(part)
-        for jaxpr in jax.extend.core.jaxprs_in_params(equation.params)
-        for part in jaxpr.eqns
-        if part.primitive.name == 'conv_general_dilated'
-      )
+      (convolution,) = _convolutions(equation)
+      per_output = _kernel_of_an_output(convolution)
     elif name == 'depthwise_products':
       per_output = math.prod(equation.invars[1].aval.shape[-3:-1])
     elif name in ('depthwise_kernel_gradient', 'dense_kernel_gradient'):
@@ -73,6 +69,18 @@ def _count(jaxpr: Any, repeat_loops: bool) -> int:
       continue
     total += equation.outvars[0].aval.size * per_output
   return total
+
+
+def _convolutions(equation: Any) -> list[Any]:
+  if equation.primitive.name == 'conv_general_dilated':
+    return [equation]
+  inner = jax.extend.core.jaxprs_in_params(equation.params)
+  return [
+    found
+    for jaxpr in inner
+    for part in jaxpr.eqns
+    for found in _convolutions(part)
+  ]
 
 
 def _kernel_of_an_output(convolution: Any) -> int:

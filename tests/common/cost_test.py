@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from common import cost, layers
 
@@ -42,16 +43,25 @@ def test_depthwise_counts_as_a_convolution():
   assert cost.multiply_adds(both, x, kernel) == 3 * one_way
 
 
-def test_images_beside_each_other_count_as_images():
-  x, kernel = jnp.ones((4, 8, 8, 32)), jnp.ones((3, 3, 32, 32))
+@pytest.mark.parametrize('batch', [4, 64])  # Of one row of images, and of many.
+def test_images_beside_each_other_count_as_images(batch):
+  x, kernel = jnp.ones((batch, 32, 32, 32)), jnp.ones((3, 3, 32, 32))
 
   def loss(x, kernel):
     return jnp.square(layers.convolution(x, kernel, padding=1)).sum()
 
-  one_way = 4 * 8 * 8 * 32 * 9 * 32
+  def loop(x, kernel):
+    def body(x, _):
+      return jnp.tanh(layers.convolution(x, kernel, padding=1)), None
+
+    return jax.lax.scan(body, x, length=3)[0].sum()
+
+  one_way = batch * 32 * 32 * 32 * 9 * 32
   assert cost.multiply_adds(loss, x, kernel) == one_way
   both = jax.value_and_grad(loss, argnums=(0, 1))
   assert cost.multiply_adds(both, x, kernel) == 3 * one_way
+  both = jax.value_and_grad(loop, argnums=(0, 1))
+  assert cost.multiply_adds(both, x, kernel) == 9 * one_way
 
 
 def test_counts_what_a_result_follows_from():
