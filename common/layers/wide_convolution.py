@@ -37,7 +37,7 @@ def images_in_a_row(
   if products < _LEAST_PRODUCTS or work >= enough or not work:
     return 1
   return next(
-    (n for n in range(1, batch) if batch % n == 0 and n * work >= 2 * enough),
+    (n for n in range(1, batch) if batch % n == 0 and n * work >= enough),
     max(batch, 1),
   )
 

@@ -39,9 +39,10 @@ def test_equals_the_plain_one(stride, dilation, side):
 @pytest.mark.parametrize(
   ('shape', 'features', 'images'),
   [
-    ((12, 64, 64, 48), 48, 12),  # The first divisor with enough is the batch.
-    ((128, 16, 16, 32), 32, 64),
-    ((6, 64, 64, 48), 48, 6),  # All of them are not enough.
+    ((12, 64, 64, 48), 48, 4),
+    ((128, 16, 16, 32), 32, 32),
+    ((5, 64, 64, 48), 48, 5),  # The first divisor with enough is the batch.
+    ((3, 64, 64, 48), 48, 3),  # All of them are not enough.
     ((12, 100, 100, 96), 128, 1),  # Enough as it is.
     ((128, 32, 32, 16), 16, 1),  # Too few channels.
     ((1, 64, 64, 48), 48, 1),
