@@ -71,10 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
   for path, make in published():
     if options.only not in path:
       continue
-    program = make(configuration.load(path))
     with tempfile.TemporaryDirectory() as cache:
       jax.config.update('jax_compilation_cache_dir', cache)
       compilation_cache.reset_cache()
+      program = make(configuration.load(path))
       traced, cold = seconds_of(program)
       _, warm = seconds_of(program)
     print(f'| `{path}` | {traced:.1f} | {cold:.1f} | {warm:.1f} |', flush=True)

@@ -6,7 +6,7 @@ within a round; the median over rounds is reported, with the smallest and the
 largest. Before that, both must compute the same numbers.
 
 Each side runs twice in a row, and its second run counts, as in a loop of steps.
-Virtual machines take away memory that lay free during the other side's run, and
+A virtual machine can lose memory that lay free during the other side's run, and
 whoever asks for it next waits until it is back.
 """
 
