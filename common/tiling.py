@@ -191,7 +191,8 @@ def apply_in_tiles(
       [batch_size, tile, tile, new_channels]; such as a jitted network.
     image: float [height, width, channels].
     tile: side of the tiles in pixels.
-    overlap: of neighbours in pixels, 0..tile-1; at least twice the margin.
+    overlap: of neighbours in pixels, at least twice the margin; 0..tile-1 where
+      there are any.
     margin: see `feathered_weights`.
     weights: see `merge`. The published program's tiles are of 512 pixels and
       do not overlap but at the end.
@@ -210,14 +211,13 @@ def apply_in_tiles(
       'width, channels]'
     )
   sides = (tile, tile) if isinstance(tile, int) else tile
-  if not 0 <= overlap < max(sides):
-    raise ValueError(f'overlap = {overlap} must be in 0..{max(sides) - 1}')
   if batch_size < 1:
     raise ValueError(f'batch_size = {batch_size} must be positive')
   height, width, _ = image.shape
   padded = _pad(image, max(sides[0], height), max(sides[1], width))
   for length, side in zip(padded.shape[:2], sides, strict=True):
-    if overlap >= side < length:
+    # A tile as large as the image has no neighbour.
+    if overlap < 0 or overlap >= side < length:
       raise ValueError(f'overlap = {overlap} must be in 0..{side - 1}')
   rows, columns = (
     tile_origins(length, side, side if side == length else side - overlap)

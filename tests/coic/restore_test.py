@@ -54,6 +54,11 @@ def test_few_programs_for_all_sizes(derainer, shapes):
     before = count
 
 
+def test_pictures_smaller_than_the_overlap(derainer):
+  pixels = np.full((20, 64, 3), 0.5, np.float32)
+  assert restore.make_restore(derainer)(pixels).shape == pixels.shape
+
+
 def test_tiles_that_a_network_cannot_take():
   network = models.create('drsformer', features=8, blocks=(1, 1, 1, 1))
   with pytest.raises(ValueError, match='must be multiples of'):

@@ -339,6 +339,13 @@ def test_tiles_of_two_sides():
   assert shapes == [(1, 16, 64, 3)] * 3
 
 
+def test_overlap_is_nothing_to_an_image_of_one_tile():
+  image = picture(20, 31)
+  for tile in (32, (20, 31)):
+    same = tiling.apply_in_tiles(lambda x: x, image, tile=tile, overlap=64)
+    np.testing.assert_array_equal(same, image)
+
+
 def test_tiles_that_overlap_by_a_side():
   with pytest.raises(ValueError, match=r'overlap = 16 must be in 0\.\.15'):
     tiling.apply_in_tiles(
