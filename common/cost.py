@@ -10,7 +10,7 @@ from jax.interpreters import partial_eval
 
 # Of functions under jit, as `common.layers` has them for CPUs.
 _FORMS_OF_LAYERS = (
-  'wide_convolution',
+  'taller_convolution',
   'depthwise_products',
   'dense_kernel_gradient',
   'depthwise_kernel_gradient',
@@ -49,10 +49,14 @@ def _count(jaxpr: Any, repeat_loops: bool) -> int:
       per_output = _kernel_of_an_output(equation)
     elif name in _FORMS_OF_LAYERS and len(equation.invars) < 2:
       continue  # In loops, what is constant in it can be by itself.
-    elif name == 'wide_convolution':
+    elif name == 'taller_convolution':
       # In loops, its inputs can be in another order.
-      (convolution,) = _convolutions(equation)
-      per_output = _kernel_of_an_output(convolution)
+      (per_output,) = (
+        _kernel_of_an_output(part)
+        for jaxpr in jax.extend.core.jaxprs_in_params(equation.params)
+        for part in jaxpr.eqns
+        if part.primitive.name == 'conv_general_dilated'
+      )
     elif name == 'depthwise_products':
       per_output = math.prod(equation.invars[1].aval.shape[-3:-1])
     elif name in ('depthwise_kernel_gradient', 'dense_kernel_gradient'):
@@ -69,18 +73,6 @@ def _count(jaxpr: Any, repeat_loops: bool) -> int:
       continue
     total += equation.outvars[0].aval.size * per_output
   return total
-
-
-def _convolutions(equation: Any) -> list[Any]:
-  if equation.primitive.name == 'conv_general_dilated':
-    return [equation]
-  inner = jax.extend.core.jaxprs_in_params(equation.params)
-  return [
-    found
-    for jaxpr in inner
-    for part in jaxpr.eqns
-    for found in _convolutions(part)
-  ]
 
 
 def _kernel_of_an_output(convolution: Any) -> int:

@@ -6,12 +6,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from common import distributed
-from common.layers import (
-  Conv,
-  convolution,
-  dense_convolution,
-  wide_convolution,
-)
+from common.layers import Conv, convolution, dense_convolution
 
 # Strides, padding, dilation, side of the kernel, batch, groups.
 CASES = [
@@ -73,8 +68,6 @@ def test_equals_the_plain_one_to_the_second_derivative(
   if taps == 'together':  # As of many channels, and of many pixels.
     monkeypatch.setattr(dense_convolution, '_FEW_CHANNELS', 1)
     monkeypatch.setattr(dense_convolution, '_ROWS_OF_A_PRODUCT', 100)
-    monkeypatch.setattr(wide_convolution, '_LEAST_PRODUCTS', 1)
-    monkeypatch.setattr(wide_convolution, '_WORK_OF_A_THREAD', 200)
   options = {
     'strides': strides,
     'padding': padding,
