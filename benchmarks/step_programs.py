@@ -141,7 +141,7 @@ def rsd_program(
 def coic_program(
   config: ml_collections.ConfigDict, rows: int, devices: int = 1
 ) -> StepProgram:
-  """The step of the second stage of a CoIC config; as `rsd_program`."""
+  """The step of the last stage of a CoIC config; as `rsd_program`."""
   dtype = compute_dtype(config.train.dtype)
   model = config.model.to_dict()
   del model['weights']
@@ -155,7 +155,9 @@ def coic_program(
   step = coic.train.make_step(parts, distributed.AXIS_NAME)
   crop = config.data.crop
   images = jax.ShapeDtypeStruct((rows * devices, crop, crop, 3), jnp.uint8)
-  names = ('input', 'target', 'whole_input', 'whole_target')
+  names = ['input', 'target']
+  if config.model.modulated:
+    names += ['whole_input', 'whole_target']
   state = jax.eval_shape(functools.partial(parts.initial_state, devices))
   return StepProgram(step, state, dict.fromkeys(names, images))
 

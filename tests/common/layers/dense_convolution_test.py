@@ -67,6 +67,7 @@ def test_equals_the_plain_one_to_the_second_derivative(
 ):
   if taps == 'together':  # As of many channels, and of many pixels.
     monkeypatch.setattr(dense_convolution, '_FEW_CHANNELS', 1)
+    monkeypatch.setattr(dense_convolution, '_MANY_CHANNELS', 1)
     monkeypatch.setattr(dense_convolution, '_ROWS_OF_A_PRODUCT', 100)
   options = {
     'strides': strides,
