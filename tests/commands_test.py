@@ -80,8 +80,10 @@ def test_ctrl_c_leaves_no_half_written_file(tmp_path):
     pixels = rng.integers(256, size=(200, 200, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / f'{number:03}.png')
   script = (
-    'import sys, time\n'
+    'import signal, sys, time\n'
     'from common import console, restoration\n'
+    # What is started in the background of a script ignores Ctrl-C.
+    'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
     # Not so fast that all is done before the signal comes.
     'restore = lambda image: time.sleep(0.05) or image\n'
     'console.run(lambda: restoration.restore_files('
