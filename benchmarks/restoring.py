@@ -4,9 +4,9 @@
   python -m benchmarks.restoring --photo msresnet
 
 prints the rows of docs/memory.md: what the compiler counts for a tile, weights
-included, and then what a process holds at most that restores a photo of
-4000 x 3000, a quarter of an hour for each network. With `--photo`, this process
-is that one. Networks are of their published size, with first weights.
+included, and then, which takes far longer, what a process holds at most that
+restores a photo of 4000 x 3000. With `--photo`, this process is that one.
+Networks are of their published size, with first weights.
 """
 
 import argparse

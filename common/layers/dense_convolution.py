@@ -141,9 +141,9 @@ def taller_convolution(
 ) -> Array:
   """Convolution whose result is made taller than x, and cut back.
 
-  XLA's CPU backend has two libraries for convolutions, and does not give those
-  that make pictures taller to YNNPACK. Eigen takes up to half the time where
-  there are many channels. Where XLA decides otherwise, the result is the same.
+  XLA's CPU backend has two libraries for convolutions, and gives those that
+  make pictures taller to Eigen, not to YNNPACK. Eigen is faster where there are
+  many channels. Where XLA decides otherwise, the result is the same.
 
   Args:
     x: float [b, h, w, c].
